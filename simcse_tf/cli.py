@@ -1,0 +1,42 @@
+"""What the commands share: flags from a dataclass, errors without a traceback. No TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from simcse_tf.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
+    """Makes a dataclass from flags; `--help` and wrong flags end the process as argparse would.
+
+    Args:
+        cls: A dataclass; its fields are the flags, their comments the help.
+        arguments: Without the program's name.
+        prog: What the user types.
+        description: For `--help`.
+        default: Where the defaults come from, if not from the class.
+    """
+    import tyro
+
+    default = tyro.MISSING_NONPROP if default is None else default
+    return tyro.cli(cls, args=list(arguments), prog=prog, description=description, default=default)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a command: `UserError` becomes a message on stderr and exit status 2, Ctrl-C status 130."""
+    # Before TensorFlow starts: its C++ side calls a machine without GPU an error. Real errors come as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        main(sys.argv[1:])
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

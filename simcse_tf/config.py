@@ -1,0 +1,255 @@
+"""What a run is: its configuration, and the named recipes. Standard library only, so that flags fail fast.
+
+A comment above a field is its `--help` text; every field is a flag of `python -m simcse_tf.train`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from simcse_tf.errors import UserError, did_you_mean
+
+Pooling = Literal["cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last"]
+Head = Literal["none", "train_only", "always"]
+HeadInit = Literal["random", "pooler"]
+Loss = Literal["infonce", "triplet"]
+MixedPrecision = Literal["off", "bfloat16", "float16"]
+Switch = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What is saved beside an encoder's weights, so that nothing about it has to be guessed from a name."""
+
+    # How token vectors become one vector. cls_before_pooler is [CLS] without the head at inference, whatever `head` says.
+    pooling: Pooling = "cls"
+    # The MLP (dense + tanh) on top of [CLS]: never there, only while training, or also at inference.
+    head: Head = "train_only"
+    # Longest text at inference in tokens, [CLS] and [SEP] included, the rest is cut off; None: what the backbone has
+    # positions for, at most 512. Training has a maximum of its own (32 in the paper, which evaluates on whole sentences).
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run. `config.json` in the run directory is this, in JSON."""
+
+    # --- The model ---
+
+    # Where the encoder starts: 'minilm' (offline), a keras-hub preset name, or a directory (keras-hub or Hugging Face).
+    preset: str = "minilm"
+    # How token vectors become one sentence vector.
+    pooling: Pooling = "cls"
+    # The MLP head (dense + tanh): none, train_only (unsupervised SimCSE) or always (supervised SimCSE).
+    head: Head = "train_only"
+    # Where the head starts: fresh random weights, or the checkpoint's pooler (princeton-nlp keep their head there).
+    head_init: HeadInit = "random"
+    # Longest sentence in training, in tokens, [CLS] and [SEP] included; evaluation and the export take whole texts.
+    max_length: int = 32
+    # Dropout rate inside the encoder; in unsupervised training it is the only difference between the two views.
+    dropout: float = 0.1
+
+    # --- The data ---
+
+    # 'bundled', a .txt/.csv/.tsv/.jsonl file (also .gz), 'tfds:NAME:SPLIT:FIELD[,FIELD...]', 'tfds:snli+multi_nli',
+    # 'wiki1m' or 'nli_for_simcse'.
+    data: str = "bundled"
+    # Names of the 1, 2 or 3 text columns of a table or of JSON lines: anchor, positive, hard negative.
+    columns: tuple[str, ...] = ()
+    # Skip and count rows that cannot be used instead of stopping at the first.
+    skip_bad_rows: bool = False
+    # Rows held for shuffling. A file no longer than this is shuffled perfectly; memory grows with it.
+    shuffle_buffer: int = 100_000
+    # Where TensorFlow Datasets keeps its data (its own default if not given).
+    tfds_dir: Path | None = None
+
+    # --- The objective ---
+
+    # InfoNCE over the batch, or the triplet margin loss (needs a hard negative in every row).
+    loss: Loss = "infonce"
+    # Cosine similarities are divided by this before the cross-entropy.
+    temperature: float = 0.05
+    # Added to the logit of each anchor's own hard negative (the logarithm of the paper's alpha).
+    hard_negative_weight: float = 0.0
+    # Margin of the triplet loss, in squared distance between unit vectors.
+    margin: float = 0.2
+
+    # --- Optimisation ---
+
+    # Rows per step, over all replicas together.
+    batch_size: int = 64
+    # Peak learning rate of AdamW; it falls linearly to 0 over the run.
+    learning_rate: float = 3e-5
+    # Decoupled weight decay.
+    weight_decay: float = 0.0
+    # Gradients are scaled down to this global norm.
+    clip_norm: float = 1.0
+    # Passes over the data.
+    epochs: int = 1
+    # Stop after this many steps, whatever the epochs; the learning rate reaches 0 there.
+    max_steps: int | None = None
+    # Seeds weights, dropout and data order.
+    seed: int = 42
+
+    # --- Evaluation ---
+
+    # Steps between evaluations on the development set; the best checkpoint by Spearman is kept.
+    eval_every: int = 125
+    # SentEval's data directory; its STSBenchmark becomes the development set.
+    sts_dir: Path | None = None
+    # The development set where no --sts-dir is given: 'bundled' or 'tfds:glue/stsb'.
+    dev: Literal["bundled", "tfds:glue/stsb"] = "bundled"
+
+    # --- Files ---
+
+    # The run directory: config.json, metrics.jsonl, TensorBoard logs, checkpoints. Default: runs/RECIPE.
+    output_dir: Path | None = None
+    # Write the best encoder as a SavedModel at EXPORT_TO/<next version>/.
+    export_to: Path | None = None
+    # Replace the run that OUTPUT_DIR holds.
+    overwrite: bool = False
+    # Continue the run that OUTPUT_DIR holds from its last checkpoint.
+    resume: bool = False
+
+    # --- Compute ---
+
+    # 16-bit arithmetic with 32-bit weights; bfloat16 is the safer one.
+    mixed_precision: MixedPrecision = "off"
+    # Compile the training step with XLA; auto: on one GPU.
+    jit_compile: Switch = "auto"
+
+    def encoder(self) -> EncoderConfig:
+        """The part of the configuration that travels with the weights."""
+        return EncoderConfig(pooling=self.pooling, head=self.head)
+
+    def validate(self) -> None:
+        """Checks every field by itself and the fields against each other.
+
+        Raises:
+            UserError: Naming the flag, its value and what it may be.
+        """
+        for field in ("pooling", "head", "head_init", "loss", "mixed_precision", "jit_compile", "dev"):
+            _check_choice(field, getattr(self, field), _CHOICES[field])
+        for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
+            _check_range(field, getattr(self, field), low=1)
+        _check_range("max_length", self.max_length, low=3, why="[CLS], [SEP] and at least one token")
+        if self.max_steps is not None:
+            _check_range("max_steps", self.max_steps, low=1)
+        _check_range("dropout", self.dropout, low=0, high=0.99)
+        for field in ("temperature", "learning_rate", "clip_norm"):
+            _check_range(field, getattr(self, field), above=0)
+        for field in ("weight_decay", "margin"):
+            _check_range(field, getattr(self, field), low=0)
+        _check_range("hard_negative_weight", self.hard_negative_weight)
+        if self.loss == "infonce" and self.batch_size < 2:
+            raise UserError("--batch-size 1: InfoNCE needs at least 2 rows, the others are the negatives.")
+        if self.pooling == "cls_before_pooler" and self.head == "always":
+            raise UserError(
+                "--pooling cls_before_pooler never applies the head, which contradicts --head always. "
+                "Use --pooling cls, or --head train_only."
+            )
+        if self.overwrite and self.resume:
+            raise UserError("--overwrite and --resume contradict each other: give one of them.")
+        if len(self.columns) > 3:
+            raise UserError(
+                f"--columns takes at most 3 names (anchor, positive, hard negative), not {len(self.columns)}."
+            )
+
+    def to_json(self) -> str:
+        """JSON text that `from_json` reads back into an equal configuration."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:
+        """Reads `to_json`'s output.
+
+        Args:
+            text: The JSON text.
+            where: The file it came from, for the error message.
+
+        Raises:
+            UserError: The text is no JSON object, or has a field that this version does not know.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+        except json.JSONDecodeError as e:
+            raise UserError(f"{where}:{e.lineno}: not JSON ({e.msg}). Is the run directory complete?") from e
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise UserError(f"{where}: unknown field '{name}'. {did_you_mean(name, known)}")
+        for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
+        if "columns" in values:
+            values["columns"] = tuple(values["columns"])
+        return cls(**values)
+
+
+_CHOICES = {
+    "pooling": get_args(Pooling),
+    "head": get_args(Head),
+    "head_init": get_args(HeadInit),
+    "loss": get_args(Loss),
+    "mixed_precision": get_args(MixedPrecision),
+    "jit_compile": get_args(Switch),
+    "dev": ("bundled", "tfds:glue/stsb"),
+}
+
+
+def _check_choice(field: str, value: Any, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UserError(f"--{field.replace('_', '-')} {value}: unknown. {did_you_mean(str(value), valid)}")
+
+
+def _check_range(
+    field: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    why: str = "",
+) -> None:
+    if math.isfinite(value) and low <= value <= high and value > above:
+        return
+    bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {low:g}"] * (low > -math.inf)
+    bounds += [f"at most {high:g}"] * (high < math.inf)
+    expected = " and ".join(bounds) or "a finite number"
+    raise UserError(f"--{field.replace('_', '-')} {value}: must be {expected}{f' ({why})' if why else ''}.")
+
+
+_UNSUP = TrainConfig(data="wiki1m", pooling="cls", head="train_only", dev="tfds:glue/stsb")
+_SUP = TrainConfig(data="nli_for_simcse", pooling="cls", head="always", dev="tfds:glue/stsb", batch_size=512, epochs=3)
+
+# Gao et al. 2021, appendix A; presets are keras-hub's names for the same published weights.
+RECIPES: dict[str, TrainConfig] = {
+    # python -m simcse_tf.train; minutes on 2 CPU cores, offline. See the README for the measured scores.
+    "quickstart": TrainConfig(pooling="avg", eval_every=10, export_to=Path("saved_models/quickstart")),
+    # The paper's STS average: 76.25 (one seed; elsewhere 75.11 over 50 seeds, range 73.16-76.70).
+    "unsup-bert-base": replace(_UNSUP, preset="bert_base_en_uncased", batch_size=64, learning_rate=3e-5),
+    "unsup-bert-large": replace(_UNSUP, preset="bert_large_en_uncased", batch_size=64, learning_rate=1e-5),
+    "unsup-roberta-base": replace(_UNSUP, preset="roberta_base_en", batch_size=512, learning_rate=1e-5),
+    "unsup-roberta-large": replace(_UNSUP, preset="roberta_large_en", batch_size=512, learning_rate=3e-5),
+    # The paper's STS average: 81.57.
+    "sup-bert-base": replace(_SUP, preset="bert_base_en_uncased", learning_rate=5e-5),
+    "sup-bert-large": replace(_SUP, preset="bert_large_en_uncased", learning_rate=1e-5),
+    "sup-roberta-base": replace(_SUP, preset="roberta_base_en", learning_rate=5e-5),
+    "sup-roberta-large": replace(_SUP, preset="roberta_large_en", learning_rate=1e-5),
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """Looks up a recipe by name.
+
+    Raises:
+        UserError: No such recipe; the message names the nearest ones.
+    """
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe '{name}'. {did_you_mean(name, RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,120 @@
+"""Rows of text to batches of token ids: shuffled, batched, tokenised in parallel; the same for the same seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from simcse_tf.data.sources import Row, Source
+from simcse_tf.data.tokenization import tokenize
+
+
+def shuffled(rows: Iterable[Row], *, buffer: int, seed: int, epoch: int) -> Iterator[Row]:
+    """Shuffles a stream through a buffer: a row leaves from a random place of it and the next row takes the place.
+
+    A stream no longer than the buffer is shuffled perfectly. A longer one keeps a trace of its order: a row comes out, on
+    average, `buffer` rows after it went in, and never more than `buffer` rows before its turn.
+
+    Args:
+        rows: Any length.
+        buffer: Rows held in memory.
+        seed: With `epoch`, decides the order.
+        epoch: Every epoch has an order of its own.
+
+    Yields:
+        Every row once.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    rows = iter(rows)
+    held = list(islice(rows, buffer))
+    while block := list(islice(rows, 4096)):
+        # One draw of many numbers: a draw for each row would cost more than reading the row.
+        for row, place in zip(block, rng.integers(len(held), size=len(block)).tolist(), strict=True):
+            yield held[place]
+            held[place] = row
+    rng.shuffle(held)
+    yield from held
+
+
+class Feed:
+    """An endless stream of text batches from a source, one epoch after another, rests of epochs dropped.
+
+    An exception inside tf.data arrives as a TensorFlow error that has lost its type; the original is kept in `error`.
+
+    Args:
+        source: Where the rows come from.
+        batch_size: Rows per batch.
+        seed: Decides the order of the rows, with the epoch.
+        shuffle_buffer: Rows held for shuffling.
+        skip_bad_rows: Leave out rows that cannot be used instead of raising.
+        start_step: Batches to leave out at the beginning (they are read, not tokenised).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle_buffer: int = 100_000,
+        skip_bad_rows: bool = False,
+        start_step: int = 0,
+    ):
+        self.error: Exception | None = None
+        self._source = source
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle_buffer = shuffle_buffer
+        self._on_bad = (lambda message: None) if skip_bad_rows else None
+        self._start_step = start_step
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields `(batch_size, views)` arrays of UTF-8 bytes."""
+        try:
+            yield from islice(self._batches(), self._start_step, None)
+        except Exception as e:
+            self.error = e
+            raise
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        for epoch in count():
+            rows = shuffled(
+                self._source.rows(self._on_bad), buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch
+            )
+            empty = True
+            while len(batch := list(islice(rows, self._batch_size))) == self._batch_size:
+                empty = False
+                yield np.array([[text.encode() for text in row] for row in batch], dtype=object)
+            if empty:
+                raise ValueError(f"{self._source.name}: fewer rows than one batch of {self._batch_size}")
+
+
+def token_batches(feed: Feed, tokenizer: Any, *, views: int, batch_size: int, max_length: int) -> tf.data.Dataset:
+    """Tokenises a feed in parallel with training.
+
+    Args:
+        feed: Batches of text.
+        tokenizer: The encoder's keras-hub tokenizer.
+        views: Texts per row.
+        batch_size: Rows per batch.
+        max_length: Tokens per text; every batch is padded to it, so that XLA compiles one shape.
+
+    Returns:
+        A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32, `text_ids`
+        `(batch, views)` int64 (equal for equal texts).
+    """
+
+    def tokens(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        flat = tokenize(tokenizer, tf.reshape(texts, [-1]), max_length=max_length, pad_to=max_length)
+        batch = {name: tf.reshape(ids, [batch_size, views, max_length]) for name, ids in flat.items()}
+        return batch | {"text_ids": tf.strings.to_hash_bucket_fast(texts, 2**62)}
+
+    # A generator that ends at its first element would be called again by tf.data: pass the iterable, not an iterator.
+    texts = tf.data.Dataset.from_generator(
+        lambda: feed, output_signature=tf.TensorSpec([batch_size, views], tf.string)
+    )
+    return texts.map(tokens, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,76 @@
+"""What every evaluation asks of an encoder: a function `list[str] -> (n, dim)`, whose answer is checked before use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from simcse_tf.errors import UserError
+
+Encode = Callable[[list[str]], Any]
+
+
+def check(embeddings: Any, sentences: list[str], task: str) -> np.ndarray:
+    """`embeddings` as a float array `(n, dim)`, if it is one vector per sentence.
+
+    Raises:
+        UserError: Another shape, or NaN or infinity; names the task and the sentence.
+    """
+    expected = f"Expected {len(sentences)} finite vectors of one length, one per sentence."
+    try:
+        vectors = np.asarray(embeddings)
+        if vectors.dtype not in (np.float32, np.float64):
+            vectors = vectors.astype(np.float32)
+    except (TypeError, ValueError) as e:
+        lengths = [np.shape(vector) for vector in embeddings]
+        odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
+        raise UserError(f"{task}: the encoder gave {_name(sentences, odd)} shape {lengths[odd]}. {expected}") from e
+    if vectors.ndim != 2 or len(vectors) != len(sentences) or vectors.shape[1] == 0:
+        raise UserError(
+            f"{task}: the encoder gave shape {vectors.shape} for {len(sentences)} sentences, "
+            f"the first of them {_name(sentences, 0)}. {expected}"
+        )
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise UserError(
+            f"{task}: the encoder gave NaN or infinity for {bad.size} sentence(s), "
+            f"the first of them {_name(sentences, bad[0])}. {expected} Nothing was scored."
+        )
+    return vectors
+
+
+def embed(encode: Encode, sentences: list[str], task: str) -> np.ndarray:
+    """Embeds each distinct sentence once.
+
+    Returns:
+        `(n, dim)` float, a row for every one of `sentences`, repeated ones included.
+
+    Raises:
+        UserError: As `check`.
+    """
+    row = {sentence: i for i, sentence in enumerate(dict.fromkeys(sentences))}
+    vectors = check(encode(list(row)), list(row), task)
+    return vectors[[row[sentence] for sentence in sentences]]
+
+
+def unit(vectors: np.ndarray, sentences: list[str], task: str) -> np.ndarray:
+    """`vectors` `(n, dim)` scaled to length 1, in float64.
+
+    Raises:
+        UserError: A vector of length 0, which has no direction; names the task and the sentence.
+    """
+    vectors = vectors.astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    zero = np.flatnonzero(lengths == 0)
+    if zero.size:
+        raise UserError(
+            f"{task}: the encoder gave a vector of length 0 for {zero.size} sentence(s), the first of them "
+            f"{_name(sentences, zero[0])}. Its cosine similarity is undefined. Nothing was scored."
+        )
+    return vectors / lengths
+
+
+def _name(sentences: list[str], index: int) -> str:
+    return f"{sentences[index][:80]!r}" if index < len(sentences) else f"number {index + 1}"

