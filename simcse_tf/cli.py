@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from rich.console import Console
+
 from simcse_tf.errors import UserError
 
 T = TypeVar("T")
@@ -40,3 +42,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def console() -> Console:
+    """Progress goes to stderr: stdout carries results only."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)

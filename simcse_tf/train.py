@@ -23,9 +23,8 @@ def main(arguments: list[str]) -> None:
 
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
     from simcse_tf.training import loop
-    from simcse_tf.training.callbacks import stderr_console
 
-    console = stderr_console()
+    console = cli.console()
     outcome = loop.train(checked, console)
     result = {
         "run": str(outcome.run),

@@ -12,9 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
-WORDS = """a an the man woman child dog cat bird horse boat car house tree river plays eats runs sleeps sings reads rides
-red blue green small large old new on in under near with without guitar piano ball book bread apple is are not and two three
-. , ? ! ##s ##ing ##ed""".split()
+WORDS = ["a", "an", "the", "man", "woman", "child", "dog", "cat", "bird", "horse", "boat", "car", "house", "tree", "river", "plays", "eats", "runs", "sleeps", "sings", "reads", "rides", "red", "blue", "green", "small", "large", "old", "new", "on", "in", "under", "near", "with", "without", "guitar", "piano", "ball", "book", "bread", "apple", "is", "are", "not", "and", "two", "three", ".", ",", "?", "!", "##s", "##ing", "##ed"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 SENTENCES = [

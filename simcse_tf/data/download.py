@@ -50,7 +50,7 @@ def fetch(name: str) -> Path:
     """The path of a published file, downloaded on first use.
 
     It is kept in `$XDG_CACHE_HOME/simcse_tf` (`~/.cache/simcse_tf`), gets there by a rename, hence never half
-    written, and its rows are counted on every call (0.3 s for the larger one): a copy put there by hand may be short.
+    written, and its rows are counted on every call (0.2 s for a million lines): a copy put there by hand may be short.
 
     Args:
         name: A key of `PUBLISHED`.
@@ -101,8 +101,9 @@ def examples(
 ) -> Iterator[tuple[Any, ...]]:
     """Examples of a TFDS dataset in stored order, prepared (downloaded) on first use.
 
-    Batches of 1,024 cross from TensorFlow to Python, which costs a tenth of crossing one by one. Shards are read one
-    after the other and nothing is cached, so that the order is the dataset's own and memory does not grow.
+    Only the wanted features are decoded, and they come to Python in batches of 1,024: 19,000 to 31,000 examples a
+    second on two busy cores, where one by one gave 3,500 to 4,800. Shards are read one after the other and nothing is
+    cached, so that the order is the dataset's own and memory does not grow.
 
     Args:
         name: As TFDS writes it: `snli`, `glue/sst2`, `glue/sst2:2.0.0`.
@@ -143,9 +144,11 @@ def examples(
 
     wanted = (*fields, label) if label is not None else fields
     dataset = builder.as_dataset(
-        split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        split=split,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True)),
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
     )
-    dataset = dataset.map(lambda example: tuple(example[f] for f in wanted)).batch(1024).prefetch(2)
+    dataset = dataset.batch(1024).map(lambda batch: tuple(batch[f] for f in wanted)).prefetch(2)
     for batch in dataset.as_numpy_iterator():
         yield from zip(*(column.tolist() for column in batch), strict=True)
 

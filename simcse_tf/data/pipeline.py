@@ -82,9 +82,7 @@ class Feed:
 
     def _batches(self) -> Iterator[np.ndarray]:
         for epoch in count():
-            rows = shuffled(
-                self._source.rows(self._on_bad), buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch
-            )
+            rows = shuffled(self._source.rows(self._on_bad), buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch)
             empty = True
             while len(batch := list(islice(rows, self._batch_size))) == self._batch_size:
                 empty = False
@@ -114,7 +112,5 @@ def token_batches(feed: Feed, tokenizer: Any, *, views: int, batch_size: int, ma
         return batch | {"text_ids": tf.strings.to_hash_bucket_fast(texts, 2**62)}
 
     # A generator that ends at its first element would be called again by tf.data: pass the iterable, not an iterator.
-    texts = tf.data.Dataset.from_generator(
-        lambda: feed, output_signature=tf.TensorSpec([batch_size, views], tf.string)
-    )
+    texts = tf.data.Dataset.from_generator(lambda: feed, output_signature=tf.TensorSpec([batch_size, views], tf.string))
     return texts.map(tokens, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)

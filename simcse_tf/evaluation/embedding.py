@@ -24,9 +24,12 @@ def check(embeddings: Any, sentences: list[str], task: str) -> np.ndarray:
         if vectors.dtype not in (np.float32, np.float64):
             vectors = vectors.astype(np.float32)
     except (TypeError, ValueError) as e:
-        lengths = [np.shape(vector) for vector in embeddings]
+        lengths = [len(v) if hasattr(v, "__len__") else 1 for v in embeddings] if isinstance(embeddings, list) else [0]
         odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
-        raise UserError(f"{task}: the encoder gave {_name(sentences, odd)} shape {lengths[odd]}. {expected}") from e
+        raise UserError(
+            f"{task}: the encoder gave no table of numbers ({e}), {lengths[odd]} value(s) for {_name(sentences, odd)}. "
+            + expected
+        ) from e
     if vectors.ndim != 2 or len(vectors) != len(sentences) or vectors.shape[1] == 0:
         raise UserError(
             f"{task}: the encoder gave shape {vectors.shape} for {len(sentences)} sentences, "

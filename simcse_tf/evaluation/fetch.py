@@ -175,7 +175,8 @@ def _install(archive: Path, source: Source, root: Path) -> None:
             for task in source.tasks:
                 sts.load(task, staging)
         except UserError as e:
-            raise UserError(f"{source.name} from {source.url} is not complete, nothing was pinned: {str(e).replace(staging + '/', '')}") from e
+            reason = str(e).replace(f"{staging}/", "")
+            raise UserError(f"{source.name} from {source.url} is not complete, nothing was pinned: {reason}") from e
         for target in source.members.values():
             (root / target).parent.mkdir(parents=True, exist_ok=True)
             (Path(staging) / target).replace(root / target)

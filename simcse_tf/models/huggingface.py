@@ -139,7 +139,9 @@ def sentence_transformers_config(directory: Path) -> EncoderConfig | None:
     modes -= {"include_prompt"}
     known: dict[str, Pooling] = {"cls_token": "cls_before_pooler", "mean_tokens": "avg"}
     if len(modes) != 1 or not modes <= known.keys():
-        raise UserError(f"{pooling_file}: pooling by {sorted(modes)} is not supported; supported: mean_tokens or cls_token.")
+        raise UserError(
+            f"{pooling_file}: pooling by {sorted(modes)} is not supported; supported: mean_tokens or cls_token."
+        )
     length = _json(length_file).get("max_seq_length") if length_file.is_file() else None
     return EncoderConfig(pooling=known[modes.pop()], head="none", max_length=length)
 

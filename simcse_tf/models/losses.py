@@ -147,7 +147,9 @@ class TripletMargin:
         """
         del everyone, first
         if own.vectors.shape[1] != 3:
-            raise ValueError(f"the triplet loss needs 3 views (with a hard negative), the batch has {own.vectors.shape[1]}")
+            raise ValueError(
+                f"the triplet loss needs 3 views (with a hard negative), the batch has {own.vectors.shape[1]}"
+            )
         return triplet_margin(own.vectors[:, 0], own.vectors[:, 1], own.vectors[:, 2], margin=self.margin)
 
 

@@ -155,11 +155,15 @@ def _locate_saved(name: str, path: Path) -> Origin:
         config = EncoderConfig(**{f.name: about[f.name] for f in dataclasses.fields(EncoderConfig)})
         checksums = about["sha256"]
     except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{file}: cannot be read ({type(e).__name__}: {e}). Was it edited, or made by another version?") from e
+        raise UserError(
+            f"{file}: cannot be read ({type(e).__name__}: {e}). Was it edited, or made by another version?"
+        ) from e
     for weights, expected in checksums.items():
         found = sha256(path / weights) if (path / weights).is_file() else "no file"
         if found != expected:
-            raise UserError(f"{path / weights}: wrong SHA-256 checksum: {found}, expected {expected}. The file is damaged.")
+            raise UserError(
+                f"{path / weights}: wrong SHA-256 checksum: {found}, expected {expected}. The file is damaged."
+            )
     return Origin(name, "keras_hub", path, config, has_head=HEAD_FILE in checksums)
 
 

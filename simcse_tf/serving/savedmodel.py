@@ -15,6 +15,7 @@ from simcse_tf.data import sources
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
 from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.serving.versions import next_version
 
 # Largest difference, number by number, between the exported and the live model.
 _TOLERANCE = 1e-5
@@ -40,24 +41,14 @@ def export(encoder: SentenceEncoder, to: Path) -> Path:
     Raises:
         UserError: `to` cannot be written, or the exported model differs from the live one.
     """
+    version = next_version(to)
     try:
-        with whole_directory(next_version(to)) as directory:
+        with whole_directory(version) as directory:
             _write(encoder, directory)
             _check(encoder, directory)
     except OSError as e:
-        raise UserError(f"--to {to}: cannot be written ({e}). Choose another directory or free some space.") from e
-    return to / str(latest_version(to))
-
-
-def latest_version(model: Path) -> int | None:
-    """The highest numbered version under a model's directory; None if there is none."""
-    versions = [int(p.name) for p in model.glob("*") if p.name.isdecimal() and (p / "saved_model.pb").is_file()]
-    return max(versions, default=None)
-
-
-def next_version(model: Path) -> Path:
-    """The directory for the next version of a model."""
-    return model / str((latest_version(model) or 0) + 1)
+        raise UserError(f"{version}: cannot be written ({e}). Choose another directory or free some space.") from e
+    return version
 
 
 def _write(encoder: SentenceEncoder, directory: Path) -> None:

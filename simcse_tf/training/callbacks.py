@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 
 import keras
@@ -196,10 +195,6 @@ def dev_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:
-    """Everything that changes in training: weights, dropout seeds, optimizer."""
-    return [*model.variables, *model.optimizer.variables]
-
-
-def stderr_console() -> Console:
-    """Progress goes to stderr: stdout carries results only."""
-    return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+    """Everything that decides the next step: weights, dropout seeds, optimizer."""
+    metrics = {id(v) for v in model.metrics_variables}
+    return [v for v in model.variables if id(v) not in metrics] + model.optimizer.variables

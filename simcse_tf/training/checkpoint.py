@@ -124,7 +124,9 @@ class RunDirectory:
         directory = self.checkpoints / f"state-{progress.step:08d}"
         shutil.rmtree(directory, ignore_errors=True)
         with whole_directory(directory) as new:
-            save_file({name: np.asarray(variable) for name, variable in _named(variables)}, new / "variables.safetensors")
+            save_file(
+                {name: np.asarray(variable) for name, variable in _named(variables)}, new / "variables.safetensors"
+            )
             (new / "progress.json").write_text(json.dumps(progress.__dict__), "utf-8")
         for other in self.checkpoints.glob("state-*"):
             if other != directory:
@@ -143,7 +145,9 @@ class RunDirectory:
             return
         values = load_file(state / "variables.safetensors")
         if values.keys() != dict(_named(variables)).keys():
-            raise UserError(f"{state}: was written for another model or by another version; start anew with --overwrite.")
+            raise UserError(
+                f"{state}: was written for another model or by another version; start anew with --overwrite."
+            )
         for name, variable in _named(variables):
             variable.assign(values[name])
 

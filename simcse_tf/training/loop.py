@@ -126,13 +126,15 @@ def objective(config: TrainConfig) -> InfoNCE | TripletMargin:
 
 def optimizer(config: TrainConfig, steps: int, strategy: tf.distribute.Strategy) -> keras.optimizers.Optimizer:
     """AdamW whose learning rate falls linearly to 0, without warm-up, as in the paper's code."""
-    return keras.optimizers.AdamW(
+    adamw = keras.optimizers.AdamW(
         learning_rate=keras.optimizers.schedules.PolynomialDecay(config.learning_rate, steps, end_learning_rate=0.0),
         weight_decay=config.weight_decay,
         global_clipnorm=replicas.clip_norm(config.clip_norm, strategy),
         # Keras' default of 1e-7 is not PyTorch's, with which the published recipes were tuned.
         epsilon=1e-8,
     )
+    # Keras would wrap it by itself only if the whole model, not just the backbone, were float16.
+    return keras.optimizers.LossScaleOptimizer(adamw) if config.mixed_precision == "float16" else adamw
 
 
 def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:

@@ -27,7 +27,11 @@ def count() -> int:
 
 def gather(x: tf.Tensor) -> tf.Tensor:
     """Rows of all replicas, in the order of the replicas: `(n, ...)` to `(replicas * n, ...)`; differentiable."""
-    return x if count() == 1 else tf.distribute.get_replica_context().all_gather(x, axis=0)
+    if count() == 1:
+        return x
+    gathered = tf.distribute.get_replica_context().all_gather(x, axis=0)
+    # all_gather forgets what is known of the shape.
+    return tf.ensure_shape(gathered, [None, *x.shape[1:]])
 
 
 def first_row(rows: tf.Tensor | int) -> tf.Tensor | int:

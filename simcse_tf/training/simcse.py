@@ -34,7 +34,12 @@ class SimCSE(keras.Model):
         super().__init__(name="simcse")
         self.encoder = encoder
         self.objective = objective or InfoNCE()
+        self.mean_loss = keras.metrics.Mean(name="loss")
         self.built = True
+
+    @property
+    def metrics(self):
+        return [self.mean_loss]
 
     def call(self, batch, training=False):
         """Encodes every view in one pass of the encoder: `(batch, views, length)` to `(batch, views, dim)` float32."""
@@ -53,10 +58,16 @@ class SimCSE(keras.Model):
         # Embedding gradients arrive as indexed slices; Keras' AdamW makes them dense anyway.
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
         self.optimizer.apply(replicas.shared_gradients(gradients), variables)
-        return {"loss": replicas.total(loss)}
+        return self._report(loss)
 
     def test_step(self, data):
-        return {"loss": replicas.total(self._loss(_two_views(data), training=False))}
+        return self._report(self._loss(_two_views(data), training=False))
+
+    def _report(self, loss: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A step's logs have its own loss; Keras puts the mean into the epoch's logs."""
+        loss = replicas.total(loss)
+        self.mean_loss.update_state(loss)
+        return {"loss": loss}
 
     def _loss(self, batch, training: bool) -> tf.Tensor:
         """This replica's share of the mean loss over the global batch: a scalar."""

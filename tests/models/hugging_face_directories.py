@@ -69,7 +69,13 @@ def _config(model_type, vocabulary):
     if model_type == "electra":
         config["embedding_size"] = 6
     if model_type == "roberta":
-        config |= {"layer_norm_eps": 1e-5, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+        config |= {
+            "layer_norm_eps": 1e-5,
+            "type_vocab_size": 1,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        }
     return config
 
 

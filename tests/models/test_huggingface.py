@@ -156,7 +156,9 @@ class TestDamage:
         weights = load_file(directory / "model.safetensors")
         weights["bert.embeddings.LayerNorm.bias"] = np.zeros(DIM + 1, "float32")
         save_file(weights, directory / "model.safetensors")
-        with pytest.raises(UserError, match=r"'embeddings\.LayerNorm\.bias' has 9 numbers, but config\.json asks for 8"):
+        with pytest.raises(
+            UserError, match=r"'embeddings\.LayerNorm\.bias' has 9 numbers, but config\.json asks for 8"
+        ):
             huggingface.load(directory, dropout=0.1, dtype="float32")
 
     @pytest.mark.parametrize(

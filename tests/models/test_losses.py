@@ -106,9 +106,7 @@ def test_anchors_of_one_replica_against_candidates_of_all():
     ids = tf.reshape(tf.range(N * 3, dtype=tf.int64), [N, 3])
     everyone = Views(tf.constant(x, tf.float32), ids)
     whole = InfoNCE(0.2, 0.5)(everyone, everyone)
-    parts = [
-        InfoNCE(0.2, 0.5)(Views(everyone.vectors[i : i + 2], ids[i : i + 2]), everyone, i) for i in range(0, N, 2)
-    ]
+    parts = [InfoNCE(0.2, 0.5)(Views(everyone.vectors[i : i + 2], ids[i : i + 2]), everyone, i) for i in range(0, N, 2)]
     np.testing.assert_allclose(tf.concat(parts, 0), whole, rtol=1e-6)
 
 

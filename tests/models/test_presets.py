@@ -37,7 +37,9 @@ def test_without_a_network_the_offline_choices_are_named(monkeypatch, tmp_path):
 
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     monkeypatch.setattr(presets.urllib.request, "urlopen", unreachable)
-    with pytest.raises(UserError, match=r"cannot be reached \(Name or service not known\)\. What works offline: 'minilm'"):
+    with pytest.raises(
+        UserError, match=r"cannot be reached \(Name or service not known\)\. What works offline: 'minilm'"
+    ):
         presets.locate("roberta_base_en")
 
 

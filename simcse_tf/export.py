@@ -1,0 +1,44 @@
+"""Exports an encoder as a SavedModel: `python -m simcse_tf.export RUN --to saved_models/NAME`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from simcse_tf import cli
+from simcse_tf.config import EncoderConfig, Pooling
+from simcse_tf.models import presets
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Flags of the command."""
+
+    # A run directory, a preset name or a Hugging Face directory.
+    run: tyro.conf.Positional[str]
+    # The model's directory; the next version is written into it.
+    to: Path
+    # Pool in another way than the encoder was saved with.
+    pooling: Pooling | None = None
+    # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
+    max_length: int | None = None
+
+
+def main(arguments: list[str]) -> None:
+    """The command: prints the new version's directory."""
+    config = cli.parse(ExportConfig, arguments, prog="python -m simcse_tf.export", description=str(__doc__))
+    origin = presets.locate(config.run)
+    changes = {k: v for k, v in (("pooling", config.pooling), ("max_length", config.max_length)) if v is not None}
+    encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
+
+    from simcse_tf.models.saved import load_encoder
+    from simcse_tf.serving import savedmodel
+
+    print(savedmodel.export(load_encoder(origin, encoder_config), config.to))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,40 @@
+"""Exported models on disk: `NAME/<version>/saved_model.pb`, as TF Serving lays them out. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simcse_tf.errors import UserError
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether `path` is a version of an exported model, or a model with at least one version."""
+    return (path / "saved_model.pb").is_file() or latest_version(path) is not None
+
+
+def latest_version(model: Path) -> int | None:
+    """The highest numbered version under a model's directory; None if there is none."""
+    versions = [int(p.name) for p in model.glob("*") if p.name.isdecimal() and (p / "saved_model.pb").is_file()]
+    return max(versions, default=None)
+
+
+def next_version(model: Path) -> Path:
+    """The directory for the next version of a model."""
+    taken = [int(p.name) for p in model.glob("*") if p.name.isdecimal()]
+    return model / str(max(taken, default=0) + 1)
+
+
+def version_directory(path: Path) -> Path:
+    """The directory that holds `saved_model.pb`: `path` itself, or the newest version under it.
+
+    Raises:
+        UserError: There is none.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    version = latest_version(path)
+    if version is None:
+        raise UserError(
+            f"{path}: no SavedModel there. Export one: python -m simcse_tf.export RUN --to {path}, or `make train`."
+        )
+    return path / str(version)

@@ -1,0 +1,113 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simcse_tf.data import sources
+from simcse_tf.data.pipeline import Feed, shuffled, token_batches
+from simcse_tf.errors import UserError
+from tests.conftest import SENTENCES, VOCABULARY
+
+ROWS = [(str(i),) for i in range(1000)]
+
+
+def tiny_tokenizer():
+    import keras_hub
+
+    return keras_hub.models.BertTokenizer(VOCABULARY, lowercase=True)
+
+
+class TestShuffled:
+    @pytest.mark.parametrize("buffer", [1, 7, 1000, 5000])
+    def test_every_row_comes_once(self, buffer):
+        assert sorted(shuffled(ROWS, buffer=buffer, seed=1, epoch=0)) == sorted(ROWS)
+
+    def test_seed_and_epoch_decide_the_order(self):
+        orders = {(s, e): tuple(shuffled(ROWS, buffer=100, seed=s, epoch=e)) for s in (1, 2) for e in (0, 1)}
+        assert len(set(orders.values())) == 4
+        assert tuple(shuffled(ROWS, buffer=100, seed=1, epoch=0)) == orders[1, 0]
+
+    def test_a_file_no_longer_than_the_buffer_is_shuffled_perfectly(self):
+        """Every place is as likely: the mean place of the first row over many seeds is the middle."""
+        places = [list(shuffled(ROWS[:50], buffer=50, seed=s, epoch=0)).index(ROWS[0]) for s in range(400)]
+        assert abs(np.mean(places) - 24.5) < 3 * np.std(np.arange(50)) / np.sqrt(400)
+
+    def test_no_row_comes_more_than_a_buffer_before_its_turn(self):
+        out = [int(row[0]) for row in shuffled(ROWS, buffer=64, seed=3, epoch=0)]
+        assert max(row - place for place, row in enumerate(out)) <= 64
+
+    def test_only_the_buffer_is_read_ahead(self):
+        read = []
+
+        def rows():
+            for row in ROWS:
+                read.append(row)
+                yield row
+
+        next(iter(shuffled(rows(), buffer=10, seed=0, epoch=0)))
+        assert len(read) <= 10 + 4096
+        endless = ((str(i),) for i in iter(int, 1))
+        assert len(list(islice(shuffled(endless, buffer=10, seed=0, epoch=0), 5000))) == 5000
+
+
+class TestFeed:
+    def batches(self, path, n, **settings):
+        feed = Feed(sources.open_source(str(path)), **({"batch_size": 16, "seed": 5} | settings))
+        return [batch.tolist() for batch in islice(iter(feed), n)]
+
+    def test_an_epoch_holds_each_row_once_and_drops_the_rest(self, sentences_file):
+        batches = self.batches(sentences_file, 3)
+        rows = [row[0].decode() for batch in batches for row in batch]
+        assert len(set(rows)) == 48
+        assert set(rows) < set(SENTENCES)
+
+    def test_starting_at_a_step_gives_what_comes_there(self, sentences_file):
+        assert self.batches(sentences_file, 7)[5:] == self.batches(sentences_file, 2, start_step=5)
+
+    def test_epochs_differ(self, sentences_file):
+        batches = self.batches(sentences_file, 6)
+        assert batches[:3] != batches[3:]
+
+    def test_the_readers_own_error_is_kept(self, tmp_path):
+        path = tmp_path / "rows.csv"
+        path.write_text("a,b\n" + "x,y\n" * 40 + "only one\n", "utf-8")
+        feed = Feed(sources.open_source(str(path)), batch_size=8, seed=0, shuffle_buffer=2)
+        batches = token_batches(feed, tiny_tokenizer(), views=2, batch_size=8, max_length=8)
+        with pytest.raises(tf.errors.OpError):
+            list(batches)
+        assert isinstance(feed.error, UserError)
+        assert "rows.csv:42" in str(feed.error)
+
+    def test_bad_rows_are_left_out_when_asked(self, tmp_path):
+        path = tmp_path / "rows.csv"
+        path.write_text("a,b\nx,y\nonly one\nu,v\n", "utf-8")
+        batch = self.batches(path, 1, batch_size=2, skip_bad_rows=True)[0]
+        assert sorted(batch) == [[b"u", b"v"], [b"x", b"y"]]
+
+
+def test_batches_of_token_ids(triplets_file):
+    feed = Feed(sources.open_source(str(triplets_file)), batch_size=4, seed=0)
+    batch = next(iter(token_batches(feed, tiny_tokenizer(), views=3, batch_size=4, max_length=10)))
+    texts = next(iter(Feed(sources.open_source(str(triplets_file)), batch_size=4, seed=0)))
+    assert batch["token_ids"].shape == batch["padding_mask"].shape == (4, 3, 10)
+    cls, sep = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]")
+    for i in range(4):
+        for view in range(3):
+            words = texts[i, view].decode().split()[:8]
+            ids = [cls, *(VOCABULARY.index(w) for w in words), sep]
+            assert batch["token_ids"][i, view].numpy().tolist() == ids + [0] * (10 - len(ids))
+            assert batch["padding_mask"][i, view].numpy().sum() == len(ids)
+    flat = texts.reshape(-1)
+    ids = batch["text_ids"].numpy().reshape(-1)
+    for i in range(12):
+        assert [(a == flat[i]) for a in flat] == [(a == ids[i]) for a in ids]
+
+
+def test_tokens_do_not_depend_on_how_many_threads_made_them(sentences_file):
+    def tokens():
+        feed = Feed(sources.open_source(str(sentences_file)), batch_size=8, seed=0)
+        batches = token_batches(feed, tiny_tokenizer(), views=1, batch_size=8, max_length=12)
+        return np.concatenate([b["token_ids"] for b in batches.take(30)])
+
+    np.testing.assert_array_equal(tokens(), tokens())

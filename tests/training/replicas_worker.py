@@ -1,0 +1,48 @@
+"""Trains a tiny model on N logical CPUs and prints losses and a weight as JSON; a process of its own, because logical
+devices are fixed when TensorFlow starts. Arguments: preset, triplets file, replicas.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simcse_tf.config import TrainConfig
+from simcse_tf.data import sources
+from simcse_tf.data.pipeline import Feed, token_batches
+from simcse_tf.models import presets
+from simcse_tf.models.saved import load_encoder
+from simcse_tf.training import loop
+from simcse_tf.training.simcse import SimCSE
+
+preset, path, replicas = sys.argv[1], sys.argv[2], int(sys.argv[3])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(replicas, 1))
+strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else None
+strategy = strategy or tf.distribute.get_strategy()
+config = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5, hard_negative_weight=0.3)
+keras.utils.set_random_seed(1)
+with strategy.scope():
+    encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
+    model = SimCSE(encoder, loop.objective(config))
+    model.compile(optimizer=loop.optimizer(config, 5, strategy), jit_compile=False)
+source = sources.open_source(path)
+batches = token_batches(Feed(source, batch_size=8, seed=0), encoder.tokenizer, views=3, batch_size=8, max_length=12)
+
+
+class Losses(keras.callbacks.Callback):
+    """Collects the loss of every step."""
+
+    def on_train_begin(self, logs=None):
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["loss"]))
+
+
+losses = Losses()
+model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[losses])
+weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+json.dump({"replicas": strategy.num_replicas_in_sync, "losses": losses.losses, "weights": weights.tolist()}, sys.stdout)

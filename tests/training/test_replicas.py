@@ -1,0 +1,37 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def train(preset, path, replicas):
+    worker = Path(__file__).with_name("replicas_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(worker), str(preset), str(path), str(replicas)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(worker.parents[2])},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def one_replica(tiny_preset, triplets_file):
+    return train(tiny_preset, triplets_file, 1)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, triplets_file, replicas):
+    """Hard negatives, clipping and AdamW included; dropout off."""
+    several = train(tiny_preset, triplets_file, replicas)
+    assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
+    np.testing.assert_allclose(several["losses"], one_replica["losses"], rtol=1e-5)
+    # Adam divides gradients by their size, which magnifies rounding where they are next to nothing.
+    difference = np.abs(np.array(several["weights"]) - np.array(one_replica["weights"]))
+    assert np.percentile(difference, 99) < 1e-6

@@ -1,0 +1,189 @@
+"""The whole program on the tiny BERT: train, interrupt, resume, export. In this process, as `main` would run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from simcse_tf import train
+from simcse_tf.config import TrainConfig
+from simcse_tf.errors import UserError
+from simcse_tf.models import presets
+from simcse_tf.models.saved import load_encoder
+from simcse_tf.serving.client import Client
+from simcse_tf.training.callbacks import Evaluation, NonFiniteLoss
+
+
+@pytest.fixture
+def flags(tiny_preset, sentences_file, tmp_path):
+    return [
+        "quickstart",
+        *("--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"),
+        *("--learning-rate", "1e-3", "--eval-every", "2", "--export-to", "None", "--output-dir", str(tmp_path / "run")),
+    ]
+
+
+def run(capsys, flags):
+    train.main(flags)
+    return json.loads(capsys.readouterr().out)
+
+
+def metrics(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_run_from_text_to_saved_model(capsys, flags, tmp_path):
+    result = run(capsys, [*flags, "--export-to", str(tmp_path / "saved" / "tiny")])
+    assert result["steps"] == 7  # 60 sentences, batches of 8, the rest dropped
+    evaluations = {m["step"]: m["dev"] for m in metrics(tmp_path) if "dev" in m}
+    assert list(evaluations) == [0, 2, 4, 6, 7]
+    assert result["spearman_before"] == round(evaluations[0], 2)
+    assert result["spearman_after"] == round(max(evaluations.values()), 2)
+    assert evaluations[result["best_step"]] == max(evaluations.values())
+    assert [m["step"] for m in metrics(tmp_path) if "loss" in m] == [1, 2, 3, 4, 5, 6, 7]
+    rates = [m["learning_rate"] for m in metrics(tmp_path) if "loss" in m]
+    np.testing.assert_allclose(rates, [1e-3 * (1 - step / 7) for step in range(1, 8)], rtol=1e-4, atol=1e-9)
+    config = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text("utf-8"))
+    assert (config.batch_size, config.learning_rate) == (8, 1e-3)
+
+    assert result["saved_model"] == str(tmp_path / "saved" / "tiny" / "1")
+    texts = ["the dog sleeps .", "a man", ""]
+    best = load_encoder(presets.locate(str(tmp_path / "run")))
+    np.testing.assert_allclose(Client(tmp_path / "saved" / "tiny").encode(texts), best.encode(texts), atol=1e-5)
+
+
+def test_a_stopped_run_continues_to_the_same_weights(capsys, flags, tmp_path, monkeypatch):
+    flags = [*flags, "--epochs", "2"]
+    whole = run(capsys, flags)
+    uninterrupted = state(tmp_path / "run")
+
+    class Killed(Exception):
+        pass
+
+    on_step = Evaluation.on_step
+
+    def die(self, loss):
+        on_step(self, loss)
+        if self.step == 9:
+            raise Killed
+
+    monkeypatch.setattr(Evaluation, "on_step", die)
+    with pytest.raises(Killed):
+        train.main([*flags, "--overwrite"])
+    assert max(m["step"] for m in metrics(tmp_path)) == 9
+    monkeypatch.undo()
+    # Everything but --overwrite as before.
+    resumed = run(capsys, [*flags, "--resume"])
+    assert resumed == whole
+    again = state(tmp_path / "run")
+    assert again.keys() == uninterrupted.keys()
+    for name, value in uninterrupted.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    steps = [m["step"] for m in metrics(tmp_path) if "loss" in m]
+    assert steps == list(range(1, 15))
+
+
+def test_a_finished_run_resumes_to_its_result(capsys, flags, tmp_path):
+    assert run(capsys, flags) == run(capsys, [*flags, "--resume"])
+
+
+def state(directory):
+    from safetensors.numpy import load_file
+
+    (newest,) = (directory / "checkpoints").glob("state-*")
+    return load_file(newest / "variables.safetensors")
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_best(flags, tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is nan at step \d \(learning rate .*Try a lower --learning-rate"):
+        train.main([*flags, "--learning-rate", "1e30", "--clip-norm", "1e30"])
+    best = load_encoder(presets.locate(str(tmp_path / "run")))
+    assert np.isfinite(best.encode(["a dog"])).all()
+
+
+def test_supervised_training_keeps_and_exports_the_head(capsys, tiny_preset, triplets_file, tmp_path):
+    flags = ["sup-bert-base", "--preset", str(tiny_preset), "--data", str(triplets_file), "--dev", "bundled"]
+    flags += ["--batch-size", "4", "--max-length", "12", "--max-steps", "3", "--eval-every", "2"]
+    result = run(capsys, [*flags, "--output-dir", str(tmp_path / "run"), "--export-to", str(tmp_path / "exported")])
+    last = [m for m in metrics(tmp_path) if "dev" in m][-1]
+    assert last["dev"] == last["dev_with_head"] != last["dev_without_head"]
+    best = load_encoder(presets.locate(str(tmp_path / "run")))
+    without, with_head = best.encode_with_and_without_head(["the dog eats", "a man"])
+    exported = Client(result["saved_model"]).encode(["the dog eats", "a man"])
+    np.testing.assert_allclose(exported, with_head, atol=1e-5)
+    assert np.abs(exported - without).max() > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["infonce", "triplet"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_file, tmp_path, loss, precision):
+    flags = ["--preset", str(tiny_preset), "--data", str(triplets_file), "--batch-size", "4", "--max-length", "12"]
+    flags += ["--max-steps", "2", "--export-to", "None", "--output-dir", str(tmp_path / "run")]
+    result = run(capsys, [*flags, "--loss", loss, "--mixed-precision", precision])
+    assert result["steps"] == 2
+
+
+class TestOutputDirectory:
+    def test_another_run_is_not_overwritten(self, capsys, flags, tmp_path):
+        run(capsys, [*flags, "--max-steps", "1"])
+        before = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
+        with pytest.raises(UserError, match="already holds a run. Continue it with --resume, replace it with --overwrite"):
+            train.main([*flags, "--max-steps", "1"])
+        assert (tmp_path / "run" / "metrics.jsonl").read_text("utf-8") == before
+        run(capsys, [*flags, "--max-steps", "2", "--overwrite"])
+        assert max(m["step"] for m in metrics(tmp_path)) == 2
+
+    def test_somebody_elses_files_are_not_touched_even_with_overwrite(self, flags, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.tex").write_text("x", "utf-8")
+        with pytest.raises(UserError, match="holds files that are not a run's"):
+            train.main([*flags, "--overwrite"])
+        assert (tmp_path / "run" / "thesis.tex").is_file()
+
+    def test_resume_needs_a_run_with_the_same_configuration(self, capsys, flags, tmp_path):
+        with pytest.raises(UserError, match="holds no run"):
+            train.main([*flags, "--resume"])
+        run(capsys, [*flags, "--max-steps", "1"])
+        with pytest.raises(UserError, match=r"has --temperature 0\.05, not 0\.1"):
+            train.main([*flags, "--max-steps", "1", "--resume", "--temperature", "0.1"])
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "simcse_tf.train", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_line_runs(tiny_preset, sentences_file, tmp_path):
+    done = command(
+        *("--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"),
+        *("--max-steps", "2", "--output-dir", str(tmp_path / "run"), "--export-to", str(tmp_path / "exported")),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (tmp_path / "exported" / "1" / "saved_model.pb").is_file()
+    assert result["saved_model"] == str(tmp_path / "exported" / "1")
+    assert "sentences/s" in done.stderr
+
+
+def test_help_and_complaints_come_without_tensorflow():
+    code = (
+        "import sys, importlib.abc\n"
+        "class Refuse(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('tensorflow', 'keras', 'scipy'): raise AssertionError('imported ' + name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from simcse_tf import cli, train\n"
+        "sys.argv = ['train', *{}]\n"
+        "cli.run(train.main)\n"
+    )
+    helped = subprocess.run([sys.executable, "-c", code.format(["--help"])], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0
+    assert "--hard-negative-weight" in helped.stdout
+    failed = subprocess.run(
+        [sys.executable, "-c", code.format(["--loss", "triplet"])], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 2
+    assert "--loss triplet needs anchor, positive and hard negative" in failed.stderr
