@@ -20,18 +20,21 @@ HeadInit = Literal["random", "pooler"]
 Loss = Literal["infonce", "triplet"]
 MixedPrecision = Literal["off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]
+DropoutMasks = Literal["independent", "same"]
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """What is saved beside an encoder's weights, so that nothing about it has to be guessed from a name."""
 
-    # How token vectors become one vector. cls_before_pooler is [CLS] without the head at inference, whatever `head` says.
+    # How token vectors become one vector. cls_before_pooler is [CLS] without the head at inference, whatever `head`
+    # says.
     pooling: Pooling = "cls"
     # The MLP (dense + tanh) on top of [CLS]: never there, only while training, or also at inference.
     head: Head = "train_only"
     # Longest text at inference in tokens, [CLS] and [SEP] included, the rest is cut off; None: what the backbone has
-    # positions for, at most 512. Training has a maximum of its own (32 in the paper, which evaluates on whole sentences).
+    # positions for, at most 512. Training has a maximum of its own (32 in the paper, which evaluates on whole
+    # sentences).
     max_length: int | None = None
 
 
@@ -53,6 +56,9 @@ class TrainConfig:
     max_length: int = 32
     # Dropout rate inside the encoder; in unsupervised training it is the only difference between the two views.
     dropout: float = 0.1
+    # Whether every view of a batch is encoded under dropout masks of its own, or all under the same (the paper's
+    # ablation "fixed 0.1": the two views of a sentence are then equal).
+    dropout_masks: DropoutMasks = "independent"
 
     # --- The data ---
 
@@ -133,8 +139,8 @@ class TrainConfig:
         Raises:
             UserError: Naming the flag, its value and what it may be.
         """
-        for field in ("pooling", "head", "head_init", "loss", "mixed_precision", "jit_compile", "dev"):
-            _check_choice(field, getattr(self, field), _CHOICES[field])
+        for field, valid in _CHOICES.items():
+            _check_choice(field, getattr(self, field), valid)
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
             _check_range(field, getattr(self, field), low=1)
         _check_range("max_length", self.max_length, low=3, why="[CLS], [SEP] and at least one token")
@@ -195,6 +201,7 @@ _CHOICES = {
     "pooling": get_args(Pooling),
     "head": get_args(Head),
     "head_init": get_args(HeadInit),
+    "dropout_masks": get_args(DropoutMasks),
     "loss": get_args(Loss),
     "mixed_precision": get_args(MixedPrecision),
     "jit_compile": get_args(Switch),

@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all."""
+"""Directories and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 def whole_directory(directory: Path) -> Iterator[Path]:
     """Yields a temporary directory that takes its final name only when the block ends well.
 
-    A kill at any moment leaves the final name absent, never half-written; leftovers of such a kill are removed by the next call.
+    A kill at any moment leaves the final name absent, never half-written; leftovers of such a kill are removed by the
+    next call.
 
     Args:
         directory: The final name; must not exist.
@@ -40,3 +41,10 @@ def point_to(link: Path, target: Path) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(target.name)
     os.replace(new, link)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file in one atomic step, replacing an older one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, "utf-8")
+    os.replace(partial, path)

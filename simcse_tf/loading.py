@@ -1,15 +1,24 @@
-"""MODEL on a command line: a SavedModel, a run, a preset or a Hugging Face directory; all give `encode(texts) -> vectors`."""
+"""MODEL on a command line: a SavedModel, a run, a preset, a Hugging Face directory or a TF Serving address.
+
+All of them give `encode(texts) -> vectors`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from simcse_tf.config import EncoderConfig, Pooling
+from simcse_tf.errors import UserError
 from simcse_tf.models import presets
 from simcse_tf.serving.versions import is_saved_model, version_directory
+
+if TYPE_CHECKING:
+    from simcse_tf.serving.client import Client
 
 
 class Encodes(Protocol):
@@ -20,40 +29,71 @@ class Encodes(Protocol):
         ...
 
 
-def locate(model: str) -> Callable[[], Encodes]:
+_ADDRESSES = ("http://", "https://", "grpc://")
+
+
+def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
     """Finds MODEL and checks it without importing TensorFlow.
 
     Args:
-        model: A SavedModel directory, a run directory, a preset name or a Hugging Face directory.
+        model: A SavedModel directory, a run directory, a preset name, a Hugging Face directory, or the address of a
+            model in TF Serving (`http://`, `https://`, `grpc://`).
+        pooling: Pool in another way than the encoder was saved with; an exported model cannot.
 
     Returns:
         A function that loads it.
 
     Raises:
-        UserError: There is no such model, or a file of it is damaged.
+        UserError: There is no such model, a file of it is damaged, or it cannot pool in another way.
     """
     path = Path(model)
+    if model.startswith(_ADDRESSES):
+        return _exported(model, model, pooling)
     if path.is_dir() and is_saved_model(path):
-        directory = version_directory(path)
-
-        def load_client() -> Encodes:
-            from simcse_tf.serving.client import Client
-
-            return Client(directory)
-
-        return load_client
+        return _exported(model, version_directory(path), pooling)
     origin = presets.locate(model)
+    config = origin.config or EncoderConfig(head="none")
+    if pooling is not None:
+        config = dataclasses.replace(config, pooling=pooling)
 
     def load_live() -> Encodes:
         from simcse_tf.models.saved import load_encoder
 
-        return load_encoder(origin)
+        return load_encoder(origin, config)
 
     return load_live
 
 
-def load(model: str) -> Encodes:
+def _exported(model: str, where: str | Path, pooling: Pooling | None) -> Callable[[], Encodes]:
+    if pooling is not None:
+        raise UserError(
+            f"--pooling {pooling}: {model} is an exported model, whose pooler is fixed. Leave the flag away, or give "
+            "the run or the preset that it was exported from."
+        )
+
+    def load_client() -> Encodes:
+        from simcse_tf.serving.client import Client
+
+        return Client(where)
+
+    return load_client
+
+
+def load(model: str, pooling: Pooling | None = None) -> Encodes:
     """Loads MODEL.
+
+    Args:
+        model: As for `locate`.
+        pooling: As for `locate`.
+
+    Raises:
+        UserError: There is no such model, or it cannot be loaded.
+    """
+    return locate(model, pooling)()
+
+
+def load_client(model: str) -> Client:
+    """Loads MODEL with everything that a client can do: `simcse_tf.load`.
 
     Args:
         model: As for `locate`.
@@ -61,4 +101,19 @@ def load(model: str) -> Encodes:
     Raises:
         UserError: There is no such model, or it cannot be loaded.
     """
-    return locate(model)()
+    from simcse_tf.serving.client import Client
+
+    encoder = load(model)
+    return encoder if isinstance(encoder, Client) else Client(_Live(model, encoder))
+
+
+class _Live:
+    """An encoder in this process, as the client wants its backends."""
+
+    def __init__(self, name: str, encoder: Encodes):
+        self.name = name
+        self._encoder = encoder
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length."""
+        return self._encoder.encode(texts, batch_size=len(texts))

@@ -12,8 +12,8 @@ from simcse_tf.training.plan import plan
 
 _PROG = "python -m simcse_tf.train"
 _DESCRIPTION = (
-    f"Train a sentence encoder with SimCSE. Usage: {_PROG} [RECIPE] [flags]. RECIPE is one of {', '.join(RECIPES)}; without "
-    "one it is quickstart. The defaults below are the recipe's."
+    f"Train a sentence encoder with SimCSE. Usage: {_PROG} [RECIPE] [flags]. RECIPE is one of {', '.join(RECIPES)}; "
+    "without one it is quickstart. The defaults below are the recipe's."
 )
 
 

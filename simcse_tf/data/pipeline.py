@@ -1,4 +1,4 @@
-"""Rows of text to batches of token ids: shuffled, batched, tokenised in parallel; the same for the same seed and step."""
+"""Rows of text to batches of token ids: shuffled, batched, tokenised in parallel; decided by seed and step alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from simcse_tf.data.tokenization import tokenize
 def shuffled(rows: Iterable[Row], *, buffer: int, seed: int, epoch: int) -> Iterator[Row]:
     """Shuffles a stream through a buffer: a row leaves from a random place of it and the next row takes the place.
 
-    A stream no longer than the buffer is shuffled perfectly. A longer one keeps a trace of its order: a row comes out, on
-    average, `buffer` rows after it went in, and never more than `buffer` rows before its turn.
+    A stream no longer than the buffer is shuffled perfectly. A longer one keeps a trace of its order: a row comes out,
+    on average, `buffer` rows after it went in, and never more than `buffer` rows before its turn.
 
     Args:
         rows: Any length.

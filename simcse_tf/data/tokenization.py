@@ -19,7 +19,8 @@ def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | 
         tokenizer: A keras-hub tokenizer with `start_token_id`, `end_token_id` and `pad_token_id`.
         text: `(n,)` string. Bytes that are no UTF-8 are replaced by U+FFFD.
         max_length: Most tokens per text, special tokens included.
-        pad_to: Pad every text to this many tokens (for XLA, which wants one shape); otherwise to the longest of the batch.
+        pad_to: Pad every text to this many tokens (for XLA, which wants one shape); otherwise to the longest of the
+            batch.
 
     Returns:
         `token_ids` and `padding_mask` (1 for tokens, 0 for padding), both `(n, length)` int32.

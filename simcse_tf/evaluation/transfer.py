@@ -177,6 +177,18 @@ def load(task: str, transfer_dir: Path | str) -> dict[str, Examples]:
     return splits
 
 
+def check_installed() -> None:
+    """Checks for scikit-learn without importing it.
+
+    Raises:
+        UserError: It is missing; names the extra that brings it.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise UserError(
+            "transfer tasks need scikit-learn, which the extra 'eval' brings: pip install 'simcse-tf[eval]'."
+        )
+
+
 def evaluate(encode: Encode, task: str, transfer_dir: Path | str, *, folds: int = 10) -> Result:
     """Embeds the sentences of one task, each distinct one once, and trains and tests the classifiers.
 
@@ -190,10 +202,7 @@ def evaluate(encode: Encode, task: str, transfer_dir: Path | str, *, folds: int 
         UserError: scikit-learn is missing; as `load`; fewer examples of a class than folds; an embedding is missing or
             not finite.
     """
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError(
-            "transfer tasks need scikit-learn, which the extra 'eval' brings: pip install 'simcse-tf[eval]'."
-        )
+    check_installed()
     splits = load(task, transfer_dir)
     _check_classes(task, splits, folds)
     sentences = [sentence for examples in splits.values() for sentence in examples.a + (examples.b or [])]

@@ -19,7 +19,8 @@ from simcse_tf.models.pooling import POOLERS
 class SentenceEncoder(keras.Model):
     """Maps token ids to sentence vectors.
 
-    `call` takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns `(n, dim)` float32, not scaled to unit length.
+    `call` takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns `(n, dim)` float32, not scaled to unit
+    length.
 
     Args:
         backbone: A keras-hub backbone of the BERT family.
@@ -61,6 +62,11 @@ class SentenceEncoder(keras.Model):
         """Whether the exported encoder ends with the head."""
         return self.config.head == "always" and self.config.pooling != "cls_before_pooler"
 
+    @property
+    def dropout_seeds(self) -> list[keras.Variable]:
+        """The state of each dropout layer's random numbers: it decides the next mask, and every training call moves it on."""
+        return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+
     def call(self, inputs, training=False):
         pooled = self.pooled(inputs, training=training)
         if self.head is not None and (training or self.head_at_inference):
@@ -98,7 +104,8 @@ class SentenceEncoder(keras.Model):
         """As `encode`, for both answers at the price of one.
 
         Returns:
-            `(without, with)`, each `(len(texts), dim)` float32 of unit length; the same array twice if there is no head.
+            `(without, with)`, each `(len(texts), dim)` float32 of unit length; the same array twice if there is no
+            head.
         """
         if self._encode is None:
             self._encode = tf.function(self._both, input_signature=[tf.TensorSpec([None], tf.string)])
@@ -115,7 +122,7 @@ class SentenceEncoder(keras.Model):
 
 
 def _head(dim: int) -> keras.Sequential:
-    """SimCSE's MLP: one dense layer and tanh, as BERT's pooler is built, freshly initialised (Gao et al. 2021, section 4)."""
+    """SimCSE's MLP: one dense layer and tanh, built like BERT's pooler but fresh (Gao et al. 2021, section 4)."""
     dense = keras.layers.Dense(
         dim,
         activation="tanh",

@@ -1,9 +1,9 @@
 """Hugging Face directories of the BERT family, read into keras-hub backbones and tokenizers.
 
-keras-hub has converters of its own; this one exists because it (1) reads a checkpoint whichever prefix its tensors carry
-(princeton-nlp's RoBERTa checkpoints have none), (2) keeps RoBERTa's token-type vector, which fine-tuning moves away from zero and
-keras-hub has no place for, (3) knows ELECTRA, and (4) names the tensor that is missing. One table, `tensor_map`, says which tensor
-belongs to which variable.
+keras-hub has converters of its own; this one exists because it (1) reads a checkpoint whichever prefix its tensors
+carry (princeton-nlp's RoBERTa checkpoints have none), (2) keeps RoBERTa's token-type vector, which fine-tuning moves
+away from zero and keras-hub has no place for, (3) knows ELECTRA, and (4) names the tensor that is missing. One table,
+`tensor_map`, says which tensor belongs to which variable.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
+from simcse_tf.models import weights
 
 # RoBERTa's position table begins with rows that no position uses: its padding index is 1, positions start at 2.
 _ROBERTA_POSITION_OFFSET = 2
@@ -54,7 +55,7 @@ def check_directory(directory: Path) -> Family:
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise UserError(
-            f"{directory / 'config.json'}: model_type '{model_type}' is not supported. Supported: {', '.join(FAMILIES)}."
+            f"{directory / 'config.json'}: model_type '{model_type}' is not supported; supported: {', '.join(FAMILIES)}"
         )
     family = FAMILIES[model_type]
     activation = config.get("hidden_act", config.get("activation", "gelu"))
@@ -65,11 +66,11 @@ def check_directory(directory: Path) -> Family:
     eps = config.get("layer_norm_eps", family.layer_norm_eps)
     if eps != family.layer_norm_eps:
         raise UserError(
-            f"{directory / 'config.json'}: layer_norm_eps {eps} is not supported; keras-hub's {family.backbone} is fixed at "
-            f"{family.layer_norm_eps}."
+            f"{directory / 'config.json'}: layer_norm_eps {eps} is not supported; keras-hub's {family.backbone} is "
+            f"fixed at {family.layer_norm_eps}."
         )
-    for path in _weights_files(directory):
-        _check_safetensors(path)
+    for path in weights.weights_files(directory):
+        weights.check_length(path)
     for name in _TOKENIZER_FILES[family.tokenizer]:
         if not (directory / name).is_file():
             raise UserError(
@@ -97,7 +98,7 @@ def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     family = check_directory(directory)
     config = _config(directory)
     backbone = getattr(keras_hub.models, family.backbone)(**_backbone_arguments(config), dropout=dropout, dtype=dtype)
-    with _Tensors(directory, family.prefix) as tensors:
+    with weights.Tensors(directory, family.prefix) as tensors:
         for name, variable, kind in tensor_map(backbone):
             value = tensors[name]
             if name == "embeddings.position_embeddings.weight" and family.prefix == "roberta.":
@@ -122,7 +123,7 @@ def pooler(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: The checkpoint has none.
     """
-    with _Tensors(directory, FAMILIES[str(_config(directory)["model_type"])].prefix) as tensors:
+    with weights.Tensors(directory, FAMILIES[str(_config(directory)["model_type"])].prefix) as tensors:
         return tensors["pooler.dense.weight"].T.copy(), tensors["pooler.dense.bias"]
 
 
@@ -153,8 +154,8 @@ def tensor_map(backbone: Any) -> Iterator[tuple[str, Any, Literal["linear", "pla
         backbone: A BERT, DistilBERT, ELECTRA, RoBERTa or XLM-RoBERTa backbone of keras-hub.
 
     Yields:
-        `(name, variable, kind)`; a `linear` weight is stored transposed, `(out, in)`. Poolers are not part of it: SimCSE has
-        its own head.
+        `(name, variable, kind)`; a `linear` weight is stored transposed, `(out, in)`. Poolers are not part of it:
+        SimCSE has its own head.
     """
     distil = type(backbone).__name__ == "DistilBertBackbone"
     positions = (
@@ -280,67 +281,3 @@ def _json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text("utf-8"))
     except ValueError as e:
         raise UserError(f"{path}: not JSON ({e}). Copy it again from the model's source.") from e
-
-
-def _weights_files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(_json(index)["weight_map"].values())
-        paths = [directory / shard for shard in sorted(shards)]
-    else:
-        paths = [directory / "model.safetensors"]
-    for path in paths:
-        if not path.is_file():
-            pickled = " Only pytorch_model.bin is there: " if (directory / "pytorch_model.bin").is_file() else " "
-            raise UserError(
-                f"{path}: not found.{pickled}save the model with save_pretrained(..., safe_serialization=True), or download its "
-                "safetensors files."
-            )
-    return paths
-
-
-def _check_safetensors(path: Path) -> None:
-    """A safetensors file says how long it is: 8 bytes of header length, a JSON header with offsets, then the numbers."""
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        header_length = int.from_bytes(f.read(8), "little")
-        if size < 8 or header_length > size - 8:
-            raise UserError(f"{path}: cut short or no safetensors file ({size} bytes). Download it again.")
-        try:
-            header = json.loads(f.read(header_length))
-            end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError) as e:
-            raise UserError(f"{path}: damaged safetensors header ({e}). Download it again.") from e
-    if size != 8 + header_length + end:
-        raise UserError(
-            f"{path}: has {size} bytes where its header promises {8 + header_length + end}. Download it again."
-        )
-
-
-class _Tensors:
-    """The tensors of a directory by name, whatever prefix or LayerNorm spelling the checkpoint uses."""
-
-    def __init__(self, directory: Path, prefix: str):
-        self._directory = directory
-        self._prefix = prefix
-
-    def __enter__(self) -> _Tensors:
-        from safetensors import safe_open
-
-        self._files = [safe_open(path, framework="np") for path in _weights_files(self._directory)]
-        self._where = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._where, self._files = {}, []
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        # Checkpoints converted from TensorFlow spell LayerNorm's weights gamma and beta.
-        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-        for candidate in (name, self._prefix + name, old, self._prefix + old):
-            if candidate in self._where:
-                return np.asarray(self._where[candidate].get_tensor(candidate), "float32")
-        raise UserError(
-            f"{self._directory}: the weights have no tensor '{name}' (nor '{self._prefix}{name}'). "
-            "Is it a checkpoint of the encoder that config.json describes?"
-        )

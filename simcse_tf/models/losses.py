@@ -1,12 +1,13 @@
 """The contrastive objectives: pure functions, and thin classes that carry their settings.
 
-Anchors may be a part of the batch and candidates all of it: with replicas, every replica compares its own anchors with the
-candidates gathered from all of them. The functions return one loss per anchor, in float32; dividing by the global batch is the
-caller's business, because only it knows the global batch.
+Anchors may be a part of the batch and candidates all of it: with replicas, every replica compares its own anchors with
+the candidates gathered from all of them. The functions return one loss per anchor, in float32; dividing by the global
+batch is the caller's business, because only it knows the global batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,10 +52,11 @@ def info_nce(
         positives: `(m, dim)` float, m >= n.
         hard_negatives: `(m, dim)` float, row j belonging to positive j.
         temperature: Cosines are divided by it.
-        hard_negative_weight: w above: added to the logit of the anchor's own hard negative; the logarithm of the paper's alpha.
+        hard_negative_weight: w above: added to the logit of the anchor's own hard negative; the logarithm of the
+            paper's alpha.
         first: The row of `positives` that belongs to the first anchor.
-        false_negatives: `(n, m)` bool, or `(n, 2m)` with hard negatives: candidates that say the same as the anchor or its
-            positive. They leave the sum; the anchor's own positive always stays.
+        false_negatives: `(n, m)` bool, or `(n, 2m)` with hard negatives: candidates that say the same as the anchor or
+            its positive. They leave the sum; the anchor's own positive always stays.
 
     Returns:
         `(n,)` float32, a loss per anchor.
@@ -101,6 +103,10 @@ class Views(NamedTuple):
     vectors: tf.Tensor
     # `(n, views)` int64: equal numbers mean equal texts
     text_ids: tf.Tensor
+
+
+# `(own, everyone, first)` -> `(n,)` losses; see `InfoNCE.__call__`.
+Objective = Callable[[Views, Views, tf.Tensor | int], tf.Tensor]
 
 
 @dataclass(frozen=True)

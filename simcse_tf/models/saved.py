@@ -1,4 +1,4 @@
-"""Encoders on disk: a keras-hub preset with `encoder.json` (pooler, head, maximum length) and the head's weights beside it."""
+"""Encoders on disk: a keras-hub preset with `encoder.json` (pooler, head, length) and the head's weights beside it."""
 
 from __future__ import annotations
 

@@ -1,62 +1,232 @@
-"""Embeddings from an exported model. Imports neither Keras nor the trainer: TensorFlow and its text operations suffice."""
+"""Embeddings from an exported model, on disk or served. Imports neither Keras nor the trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.serving.versions import version_directory
+from simcse_tf.serving import index
+from simcse_tf.serving.index import Index
+
+# What a model makes of these tells it from every other model, wherever it runs.
+_PROBES = ["", "The cat sat on the mat.", "Stock markets fell sharply on Monday.", "naïve 日本語 🙂 12345"]
+# Batches whose sentences are sorted by length together when an index is built; bounds the memory.
+_BATCHES_AT_ONCE = 16
+
+
+class Backend(Protocol):
+    """Where a model runs."""
+
+    name: str
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """One call of the model: `(len(texts), dim)` float32 of unit length."""
+        ...
 
 
 class Client:
-    """A SavedModel on disk.
+    """A sentence encoder: a SavedModel on disk, or one that TF Serving serves; the same functions for both.
+
+    Any of::
+
+        model = Client("saved_models/quickstart")
+        model = Client("http://localhost:8501/v1/models/quickstart")
+        model = Client("grpc://localhost:8500/quickstart")
+
+    Threads may share a client, except that `build_index` and `load_index` change what `search` searches.
 
     Args:
-        model: The model's directory (`saved_models/quickstart`, its newest version is taken) or one version's
-            (`saved_models/quickstart/1`).
+        model: A SavedModel's directory (its newest version is taken), one version's directory, the address of a model
+            behind TF Serving's REST or gRPC port, or any other backend.
+        timeout: Seconds after which a server's answer is no longer waited for, and the request sent again.
+        retry_for: Seconds after which a request is given up that a server does not answer; before its first answer
+            ever, 5 s.
 
     Raises:
-        UserError: There is no SavedModel, or it is not one of this package.
+        UserError: There is no such model, it is not one of this package, or the server cannot be reached.
     """
 
-    def __init__(self, model: str | Path):
-        directory = version_directory(Path(model))
-        # Registers the tokenizer's operations.
-        import tensorflow as tf
-        import tensorflow_text  # noqa: F401
+    def __init__(self, model: str | Path | Backend, *, timeout: float = 30.0, retry_for: float = 60.0):
+        self._backend = _connect(str(model), timeout, retry_for) if isinstance(model, str | Path) else model
+        self._index: Index | None = None
+        self._temporary: tempfile.TemporaryDirectory | None = None
+        self._probes = self._backend.embed(_PROBES)
+        self.dim = int(self._probes.shape[-1])
+        self._check(self._probes, len(_PROBES))
 
-        try:
-            self._model = tf.saved_model.load(str(directory))
-        except (OSError, ValueError, tf.errors.OpError) as e:
-            raise UserError(f"{directory}: cannot be loaded: {e}") from e
-        signature = self._model.signatures.get("serving_default")
-        if signature is None or set(signature.structured_outputs) != {"embedding"}:
-            raise UserError(f"{directory}: its signature is not text -> embedding; was it exported by simcse_tf?")
-        self._serve = signature
-        self.dim = int(signature.structured_outputs["embedding"].shape[-1])
+    @property
+    def name(self) -> str:
+        """The model's directory or address."""
+        return self._backend.name
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def encode(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Encodes texts.
 
         Args:
-            texts: Any number of texts.
+            texts: One text, or any number of them.
             batch_size: Texts per call of the model; texts of like length go together.
 
         Returns:
-            `(len(texts), dim)` float32 of unit length, in the order of `texts`.
-        """
-        import tensorflow as tf
+            `(len(texts), dim)` float32 of unit length, in the order of `texts`; `(dim,)` for a single text.
 
+        Raises:
+            UserError: An element is no string; the batch size is less than 1; the server gives no answer.
+        """
+        if isinstance(texts, str):
+            return self.encode([texts], batch_size=batch_size)[0]
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size}: must be at least 1.")
+        texts = [_text(i, text) for i, text in enumerate(texts)]
         vectors = np.zeros((len(texts), self.dim), "float32")
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
-            vectors[rows] = self._serve(text=tf.constant([texts[i] for i in rows]))["embedding"]
+            vectors[rows] = self._check(self._backend.embed([texts[i] for i in rows]), len(rows))
         return vectors
 
-    def similarity(self, a: Sequence[str], b: Sequence[str]) -> np.ndarray:
-        """Cosine similarities of all of `a` with all of `b`: `(len(a), len(b))` float32."""
-        return self.encode(a) @ self.encode(b).T
+    def similarity(
+        self, a: str | Sequence[str] | np.ndarray, b: str | Sequence[str] | np.ndarray
+    ) -> np.ndarray | float:
+        """Cosine similarities of all of `a` with all of `b`.
+
+        Args:
+            a: One text, several, or vectors that `encode` returned.
+            b: Likewise.
+
+        Returns:
+            `(len(a), len(b))` float32; a single text has no axis, so that two of them give a number.
+        """
+        vectors = [x if isinstance(x, np.ndarray) else self.encode(x) for x in (a, b)]
+        scores = vectors[0] @ vectors[1].T
+        return float(scores) if scores.ndim == 0 else scores
+
+    def build_index(
+        self,
+        sentences: Iterable[str] | str | Path,
+        *,
+        to: str | Path | None = None,
+        kind: index.Kind = "flat",
+        batch_size: int = 64,
+        progress: Callable[[int], None] | None = None,
+    ) -> Index:
+        """Encodes sentences and makes them searchable.
+
+        Args:
+            sentences: Sentences, which are read once and never held all at a time; or the name of a text file (also
+                .gz) with one a line, blank lines skipped.
+            to: A new directory for the index; by default it is gone with this client.
+            kind: `flat` (exact), `ivf` or `hnsw` (approximate, for millions).
+            batch_size: Sentences per call of the model.
+            progress: Called with the number of sentences encoded so far.
+
+        Raises:
+            UserError: faiss is missing; the file cannot be read; the directory exists or cannot be written; no
+                sentences.
+        """
+        if isinstance(sentences, str | Path):
+            sentences = _lines(Path(sentences))
+        temporary = None
+        if to is None:
+            temporary = tempfile.TemporaryDirectory(prefix="simcse_tf_index_")
+            to = Path(temporary.name) / "index"
+        batches = self._encoded(iter(sentences), batch_size, progress)
+        self._index = index.build(Path(to), batches, fingerprint=self._probes, model=self.name, kind=kind)
+        self._temporary = temporary
+        return self._index
+
+    def load_index(self, directory: str | Path) -> Index:
+        """Opens an index that `build_index` wrote.
+
+        Raises:
+            UserError: There is none, it is damaged, or another model made it.
+        """
+        self._index = Index(Path(directory), self._probes)
+        return self._index
+
+    def search(
+        self, queries: str | Sequence[str], *, threshold: float = 0.6, top_k: int = 5
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
+        """Finds the sentences of the index that are nearest to a query.
+
+        Args:
+            queries: One query, or several.
+            threshold: Cosine below which a sentence is no answer.
+            top_k: Most answers per query.
+
+        Returns:
+            `(sentence, cosine)` pairs, best first; for several queries a list of such lists.
+
+        Raises:
+            UserError: There is no index yet.
+        """
+        if self._index is None:
+            raise UserError("no index to search: call build_index(sentences) or load_index(directory) first.")
+        if top_k < 1:
+            raise UserError(f"top_k {top_k}: must be at least 1.")
+        single = isinstance(queries, str)
+        vectors = self.encode([queries] if isinstance(queries, str) else queries)
+        found = self._index.search(vectors, top_k=top_k, threshold=threshold)
+        return found[0] if single else found
+
+    def _check(self, vectors: np.ndarray, rows: int) -> np.ndarray:
+        if vectors.shape != (rows, self.dim) or not np.isfinite(vectors).all():
+            raise UserError(
+                f"{self.name}: {rows} texts gave an array of shape {vectors.shape} where {(rows, self.dim)} finite "
+                "numbers were expected. Was the model behind this address replaced by another? Then make a new Client."
+            )
+        return vectors
+
+    def _encoded(
+        self, sentences: Iterator[str], batch_size: int, progress: Callable[[int], None] | None
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
+        done = 0
+        while block := list(islice(sentences, batch_size * _BATCHES_AT_ONCE)):
+            yield block, self.encode(block, batch_size=batch_size)
+            done += len(block)
+            if progress is not None:
+                progress(done)
+
+
+def _connect(model: str, timeout: float, retry_for: float) -> Backend:
+    scheme = model.split("://", maxsplit=1)[0] if "://" in model else None
+    if scheme in ("http", "https"):
+        from simcse_tf.serving.rest import RestBackend
+
+        return RestBackend(model, timeout=timeout, retry_for=retry_for)
+    if scheme == "grpc":
+        from simcse_tf.serving.rpc import RpcBackend
+
+        return RpcBackend(model, timeout=timeout, retry_for=retry_for)
+    if scheme is not None:
+        raise UserError(
+            f"{model}: unknown kind of address '{scheme}://'. Expected http://host:8501/v1/models/NAME, "
+            "grpc://host:8500/NAME or a directory."
+        )
+    from simcse_tf.serving.disk import DiskBackend
+
+    return DiskBackend(Path(model))
+
+
+def _text(i: int, text: str) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"text {i} is of type {type(text).__name__}, not a string: {text!r:.80}")
+    # A lone surrogate is a character that UTF-8 has no bytes for.
+    return text.encode("utf-8", "replace").decode()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    from simcse_tf.data.files import text_rows
+
+    def reject(where: str, problem: str, text: str) -> None:
+        raise UserError(f'{where}: {problem}; the line starts "{text}". Correct it.')
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give the name of a text file, or the sentences themselves as a list.")
+    for (sentence,) in text_rows(path, reject):
+        yield sentence

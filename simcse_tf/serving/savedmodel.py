@@ -25,11 +25,11 @@ _ODD = ["", " ", "\U0001f600 caf\u00e9 na\u00efve \u65e5\u672c\u8a9e", "word " *
 def export(encoder: SentenceEncoder, to: Path) -> Path:
     """Writes an encoder as a SavedModel at `to/<next version>/`.
 
-    Signatures: `serving_default`: `text` string `[None]` -> `embedding` float32 `[None, dim]`, unit length; `similarity`: `text_a`,
-    `text_b` string `[None]` -> `score` float32 `[None]`, the cosine.
+    Signatures: `serving_default`: `text` string `[None]` -> `embedding` float32 `[None, dim]`, unit length;
+    `similarity`: `text_a`, `text_b` string `[None]` -> `score` float32 `[None]`, the cosine.
 
-    The version appears only after it was loaded in a fresh process through the v1 Session loader (TF Serving's way) and gave the same
-    embeddings as the live encoder on 20 sentences.
+    The version appears only after it was loaded in a fresh process through the v1 Session loader (TF Serving's way) and
+    gave the same embeddings as the live encoder on 20 sentences.
 
     Args:
         encoder: The encoder.
@@ -88,5 +88,5 @@ def _check(encoder: SentenceEncoder, directory: Path) -> None:
     difference = np.abs(np.array(json.loads(done.stdout)) - encoder.encode(texts)).max()
     if not difference <= _TOLERANCE:
         raise UserError(
-            f"the exported model differs from the live one by {difference:.2e} (allowed: {_TOLERANCE:.0e}); not exported."
+            f"the exported model differs from the live one by {difference:.2e} (allowed: {_TOLERANCE:.0e})."
         )

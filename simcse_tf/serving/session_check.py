@@ -1,6 +1,8 @@
-"""Runs a SavedModel as TF Serving would: the v1 Session loader, in a process that knows nothing of Keras or this package.
+"""Runs a SavedModel as TF Serving would: the v1 Session loader, in a process that knows nothing of Keras or this
+package.
 
-Called as a script by `simcse_tf.serving.savedmodel`: `python session_check.py DIRECTORY < texts.json > embeddings.json`.
+Called as a script by `simcse_tf.serving.savedmodel`: `python session_check.py DIRECTORY < texts.json >
+embeddings.json`.
 """
 
 import json

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import sts
+from simcse_tf.evaluation import geometry, sts
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.training import checkpoint
 
 
-class NonFiniteLoss(UserError):
+class NonFiniteLossError(UserError):
     """The loss became NaN or infinite; the weights are lost from there on, the best ones before it are on disk."""
 
 
@@ -52,7 +52,7 @@ class StopOnNonFiniteLoss(StepCallback):
         if math.isfinite(loss):
             return
         rate = float(self.model.optimizer.learning_rate)
-        raise NonFiniteLoss(
+        raise NonFiniteLossError(
             f"the loss is {loss} at step {self.step} (learning rate {rate:.2e}). Try a lower --learning-rate, a higher "
             "--temperature, or --mixed-precision off or bfloat16. The best encoder before it is kept."
         )
@@ -105,7 +105,9 @@ class Evaluation(StepCallback):
         scores = dev_scores(self._encoder, self._pairs)
         self._log(**scores, evaluation_seconds=round(time.monotonic() - began, 2))
         better = scores["dev"] > self.progress.best_score
-        shown = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        shown = "  ".join(
+            f"{name.removeprefix('dev_').replace('_', ' ')} {score:.2f}" for name, score in scores.items()
+        )
         self._console.print(f"step {self.step:>6}  {self._pairs.name}: {shown}{'  (best so far)' if better else ''}")
         best = (scores["dev"], self.step) if better else (self.progress.best_score, self.progress.best_step)
         self.progress = checkpoint.Progress(self.step, *best)
@@ -179,19 +181,24 @@ class ProgressBar(StepCallback):
 
 
 def dev_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
-    """Spearman x 100 on the development set.
+    """How the encoder does on the development set.
 
     Returns:
-        `dev`: as the exported encoder scores; with a head also `dev_without_head` and `dev_with_head`.
+        `dev`: Spearman x 100, as the exported encoder scores; with a head also `dev_without_head` and `dev_with_head`.
+        `alignment` and `uniformity` (Wang and Isola 2020) of the exported vectors; lower is better in both.
     """
-    a, b = sts.embed_pairs(lambda texts: np.concatenate(encoder.encode_with_and_without_head(texts), axis=1), pairs)
+
+    def encode_both(texts):
+        return np.concatenate(encoder.encode_with_and_without_head(texts), axis=1)
+
+    a, b = sts.embed_pairs(encode_both, pairs)
     dim = encoder.dim
-    without = sts.score(a[:, :dim], b[:, :dim], pairs).all.spearman
-    with_head = sts.score(a[:, dim:], b[:, dim:], pairs).all.spearman
-    scores = {"dev": with_head if encoder.head_at_inference else without}
-    if encoder.head is not None:
-        scores |= {"dev_without_head": without, "dev_with_head": with_head}
-    return scores
+    sides = {"dev_without_head": (a[:, :dim], b[:, :dim]), "dev_with_head": (a[:, dim:], b[:, dim:])}
+    spearman = {name: sts.score(*side, pairs).all.spearman for name, side in sides.items()}
+    exported = "dev_with_head" if encoder.head_at_inference else "dev_without_head"
+    shape = geometry.measure(*sides[exported], pairs)
+    scores = {"dev": spearman[exported], "alignment": shape.alignment, "uniformity": shape.uniformity}
+    return scores if encoder.head is None else scores | spearman
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:

@@ -56,8 +56,8 @@ class RunDirectory:
         """Checks that a run with this configuration may use the directory; changes nothing.
 
         Raises:
-            UserError: It holds another run and neither `overwrite` nor `resume` is set, or there is nothing to resume, or the run
-                to resume was configured differently.
+            UserError: It holds another run and neither `overwrite` nor `resume` is set, or there is nothing to resume,
+                or the run to resume was configured differently.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--output-dir {self.path}: is a file.")
@@ -116,7 +116,8 @@ class RunDirectory:
         """Writes everything that training needs to continue, then removes the older state.
 
         Args:
-            variables: The model's (dropout seeds among them) and the optimizer's Keras variables, always in the same order.
+            variables: The model's (dropout seeds among them) and the optimizer's Keras variables, always in the same
+                order.
             progress: Saved with them.
         """
         from safetensors.numpy import save_file
@@ -177,9 +178,10 @@ class RunDirectory:
 
 
 def _named(variables: list[Any]) -> Iterator[tuple[str, Any]]:
-    # Paths alone are not unique: every dropout layer's seed state has the same.
+    # Paths are not unique (every dropout layer's seed state has the same), and Keras numbers the models of a process in
+    # them.
     for i, variable in enumerate(variables):
-        yield f"{i:05d}/{variable.path}", variable
+        yield f"{i:05d}/{variable.path.rsplit('/', 1)[-1]}/{'x'.join(map(str, variable.shape))}", variable
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,16 @@ from simcse_tf.data import pipeline
 from simcse_tf.evaluation import sts
 from simcse_tf.models import presets
 from simcse_tf.models.encoder import SentenceEncoder
-from simcse_tf.models.losses import InfoNCE, TripletMargin
+from simcse_tf.models.losses import InfoNCE, Objective, TripletMargin
 from simcse_tf.models.saved import load_encoder
 from simcse_tf.training import callbacks, replicas
 from simcse_tf.training.plan import Plan, scan_rows, total_steps
 from simcse_tf.training.simcse import SimCSE
+
+OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
+    "infonce": lambda config: InfoNCE(config.temperature, config.hard_negative_weight),
+    "triplet": lambda config: TripletMargin(config.margin),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def train(plan: Plan, console: Console) -> Outcome:
         encoder = load_encoder(
             plan.origin, config.encoder(), dropout=config.dropout, dtype=dtype, head_init=config.head_init
         )
-        model = SimCSE(encoder, objective(config))
+        model = SimCSE(encoder, objective(config), config.dropout_masks)
         model.compile(optimizer=optimizer(config, steps, strategy), jit_compile=use_xla(config, strategy))
         model.optimizer.build(model.trainable_variables)
 
@@ -117,11 +123,9 @@ def best_encoder(outcome: Outcome) -> SentenceEncoder:
     return load_encoder(presets.locate(str(outcome.run)))
 
 
-def objective(config: TrainConfig) -> InfoNCE | TripletMargin:
+def objective(config: TrainConfig) -> Objective:
     """The loss that a configuration asks for."""
-    if config.loss == "triplet":
-        return TripletMargin(config.margin)
-    return InfoNCE(config.temperature, config.hard_negative_weight)
+    return OBJECTIVES[config.loss](config)
 
 
 def optimizer(config: TrainConfig, steps: int, strategy: tf.distribute.Strategy) -> keras.optimizers.Optimizer:
@@ -138,7 +142,7 @@ def optimizer(config: TrainConfig, steps: int, strategy: tf.distribute.Strategy)
 
 
 def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
-    """By default on one GPU. On CPU a step is no faster and compiling takes longer; several replicas it cannot compile across."""
+    """By default on one GPU: on CPU a step is no faster, and XLA cannot compile a step across replicas."""
     if config.jit_compile == "auto":
         return strategy.num_replicas_in_sync == 1 and bool(tf.config.list_physical_devices("GPU"))
     return config.jit_compile == "on"

@@ -54,15 +54,16 @@ def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
     at_most = None if config.max_steps is None else config.max_steps * config.batch_size + config.shuffle_buffer
     scan = sources.scan(source, at_most=at_most, skip_bad_rows=config.skip_bad_rows)
     if scan.rows < config.batch_size:
+        skipped = f" ({scan.bad} bad ones skipped)" if scan.bad else ""
         raise UserError(
-            f"--data {config.data}: {scan.rows} usable rows{f' ({scan.bad} bad ones skipped)' if scan.bad else ''}, fewer "
-            f"than one batch of {config.batch_size}. Give more data or a smaller --batch-size."
+            f"--data {config.data}: {scan.rows} usable rows{skipped}, fewer than one batch of {config.batch_size}. Give "
+            "more data or a smaller --batch-size."
         )
     return scan
 
 
 def total_steps(config: TrainConfig, scan: sources.Scan) -> int:
-    """How many steps the run has: the learning rate reaches 0 there. The rest of an epoch that fills no batch is dropped."""
+    """How many steps the run has: the learning rate reaches 0 there. An epoch drops the rest that fills no batch."""
     if config.max_steps is not None:
         return config.max_steps
     return config.epochs * (scan.rows // config.batch_size)
@@ -74,13 +75,13 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
     has = f"has {source.views} text column{'s' * (source.views > 1)} and no hard negatives"
     if config.loss == "triplet":
         raise UserError(
-            f"--loss triplet needs anchor, positive and hard negative, but --data {config.data} {has}. Use --loss infonce, or data "
-            "such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
+            f"--loss triplet needs anchor, positive and hard negative, but --data {config.data} {has}. Use --loss "
+            "infonce, or data such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
         )
     if config.hard_negative_weight != 0:
         raise UserError(
-            f"--hard-negative-weight {config.hard_negative_weight:g}: --data {config.data} {has}. Leave the flag away, or use data "
-            "such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
+            f"--hard-negative-weight {config.hard_negative_weight:g}: --data {config.data} {has}. Leave the flag "
+            "away, or use data such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
         )
 
 

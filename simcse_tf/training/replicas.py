@@ -1,8 +1,8 @@
 """Replicas: choosing a tf.distribute strategy, and making N replicas compute what one would with the whole batch.
 
-The one place that knows replicas exist. The mathematics: each replica compares its own anchors with candidates gathered from all
-replicas and sums its losses divided by the global batch; gradients are summed. `all_gather` has the gradient that this needs (sum
-over replicas, then the own rows).
+The one place that knows replicas exist. The mathematics: each replica compares its own anchors with candidates gathered
+from all replicas and sums its losses divided by the global batch; gradients are summed. `all_gather` has the gradient
+that this needs (sum over replicas, then the own rows).
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def total(x: tf.Tensor) -> tf.Tensor:
 def shared_gradients(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     """Gradients of the whole batch, divided by the number of replicas.
 
-    A Keras optimizer clips before it sums over replicas, so that clipping would depend on how a batch is cut. Handing every
-    replica the sum divided by their number makes the optimizer's own sum give the sum; `clip_norm` below is its counterpart.
+    A Keras optimizer clips before it sums over replicas, so that clipping would depend on how a batch is cut. Handing
+    every replica the sum divided by their number makes the optimizer's own sum give the sum; `clip_norm` below is its
+    counterpart.
 
     Args:
         gradients: This replica's, dense.

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
+from simcse_tf.config import DropoutMasks
 from simcse_tf.models.encoder import SentenceEncoder
-from simcse_tf.models.losses import InfoNCE, Views
+from simcse_tf.models.losses import InfoNCE, Objective, Views
 from simcse_tf.training import replicas
 
 
 class SimCSE(keras.Model):
     """Trains a sentence encoder contrastively under `model.fit`.
 
-    The data are dictionaries: `token_ids` and `padding_mask` `(batch, views, length)` int and `text_ids` `(batch, views)` int64, as
-    `simcse_tf.data.pipeline.token_batches` makes them. With 1 view a sentence is encoded twice, and dropout makes the difference
-    (unsupervised SimCSE); 2 views are pairs; a third is a hard negative.
+    The data are dictionaries: `token_ids` and `padding_mask` `(batch, views, length)` int and `text_ids` `(batch,
+    views)` int64, as `simcse_tf.data.pipeline.token_batches` makes them. With 1 view a sentence is encoded twice, and
+    dropout makes the difference (unsupervised SimCSE); 2 views are pairs; a third is a hard negative.
 
     Compile it with an optimizer alone:
 
@@ -28,12 +27,20 @@ class SimCSE(keras.Model):
     Args:
         encoder: The encoder to train.
         objective: `(own: Views, everyone: Views, first) -> (n,)` losses; see `simcse_tf.models.losses`.
+        dropout_masks: `same` encodes every view of a batch under the same masks, in one pass per view; for the
+            ablation.
     """
 
-    def __init__(self, encoder: SentenceEncoder, objective: Callable[..., tf.Tensor] | None = None):
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        objective: Objective | None = None,
+        dropout_masks: DropoutMasks = "independent",
+    ):
         super().__init__(name="simcse")
         self.encoder = encoder
         self.objective = objective or InfoNCE()
+        self.dropout_masks = dropout_masks
         self.mean_loss = keras.metrics.Mean(name="loss")
         self.built = True
 
@@ -44,10 +51,22 @@ class SimCSE(keras.Model):
     def call(self, batch, training=False):
         """Encodes every view in one pass of the encoder: `(batch, views, length)` to `(batch, views, dim)` float32."""
         inputs = {name: batch[name] for name in ("token_ids", "padding_mask")}
+        if training and self.dropout_masks == "same":
+            return self._under_the_same_masks(inputs)
         shape = tf.shape(inputs["token_ids"])
         flat = {name: tf.reshape(x, [shape[0] * shape[1], shape[2]]) for name, x in inputs.items()}
         vectors = self.encoder(flat, training=training)
         return tf.reshape(vectors, [-1, inputs["token_ids"].shape[1], self.encoder.dim])
+
+    def _under_the_same_masks(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        seeds = self.encoder.dropout_seeds
+        start = [tf.identity(seed.value) for seed in seeds]
+        vectors = []
+        for view in range(inputs["token_ids"].shape[1]):
+            for seed, value in zip(seeds, start, strict=True):
+                seed.assign(value)
+            vectors.append(self.encoder({name: x[:, view] for name, x in inputs.items()}, training=True))
+        return tf.stack(vectors, axis=1)
 
     def train_step(self, data):
         batch = _two_views(data)

@@ -1,4 +1,4 @@
-"""Every objective and its gradients against NumPy in float64: loops for the loss, finite differences for the gradients."""
+"""Every objective and its gradients against NumPy in float64: loops for losses, finite differences for gradients."""
 
 import numpy as np
 import pytest

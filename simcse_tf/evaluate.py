@@ -1,0 +1,131 @@
+"""Judges a sentence encoder: `python -m simcse_tf.evaluate MODEL [--sts-dir DIR] [--transfer-dir DIR] [--output FILE]`.
+
+Prints a table, and JSON on stdout or into a file. `--fetch DIR` downloads the STS sets; `RUN --report` writes what a
+training run changed into RUN/report.html and RUN/report.json. docs/evaluation.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.table import Table
+
+from simcse_tf import cli, loading
+from simcse_tf.config import Pooling
+from simcse_tf.errors import UserError
+from simcse_tf.evaluation import suite
+from simcse_tf.evaluation.fetch import fetch
+from simcse_tf.files import write_whole
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Flags of the command."""
+
+    # A SavedModel directory, a run directory, a preset name, a Hugging Face directory, or a TF Serving address.
+    model: tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="MODEL")]] = None
+    # Pool in another way than the encoder was saved with.
+    pooling: Pooling | None = None
+    # SentEval's data directory, the one with STS/ and SICK/. Without this and --transfer-dir: the bundled pairs.
+    sts_dir: Path | None = None
+    # SentEval's directory with MR/, CR/ and so on.
+    transfer_dir: Path | None = None
+    # Only these tasks. Default: all that the directories hold. Also 'bundled' and 'tfds:glue/stsb'.
+    tasks: tuple[str, ...] = ()
+    # Where TensorFlow Datasets keeps its data (its own default if not given).
+    tfds_dir: Path | None = None
+    # Write the JSON here instead of printing it; replaces an older file.
+    output: Path | None = None
+    # MODEL is a run: write its report.html and report.json.
+    report: bool = False
+    # Download the STS sets (or those of --tasks) into this directory, and do nothing else.
+    fetch: Path | None = None
+
+
+def main(arguments: list[str]) -> None:
+    """The command: checks flags and sets, loads the model, judges it."""
+    config = cli.parse(EvaluateConfig, arguments, prog="python -m simcse_tf.evaluate", description=str(__doc__))
+    console = cli.console()
+    if config.fetch is not None:
+        _check_fetch(config)
+        fetch(config.fetch, config.tasks or None, say=console.print)
+        return
+    _check(config)
+    assert config.model is not None
+    if config.report:
+        from simcse_tf.evaluation.report import write_report
+
+        for path in write_report(
+            Path(config.model),
+            sts_dir=config.sts_dir,
+            transfer_dir=config.transfer_dir,
+            tasks=config.tasks,
+            tfds_dir=config.tfds_dir,
+            say=console.print,
+        ):
+            print(path)
+        return
+
+    load = loading.locate(config.model, config.pooling)
+    chosen = suite.load(config.sts_dir, config.transfer_dir, config.tasks, tfds_dir=config.tfds_dir)
+    judgement = suite.judge(load().encode, chosen, say=console.print)
+    console.print(table(judgement))
+    result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}
+    text = json.dumps(result, indent=2) + "\n"
+    if config.output is None:
+        print(text, end="")
+    else:
+        write_whole(config.output, text)
+
+
+def table(judgement: suite.Judgement) -> Table:
+    """What a person reads: a row per task and subset, then the averages."""
+    shown = Table("task", title="Spearman x 100 unless it says otherwise")
+    for column in ("pairs", "all", "mean", "wmean", "Pearson (all)"):
+        shown.add_column(column, justify="right")
+    for name, result in judgement.sts.items():
+        figures = [result.all.spearman, result.mean.spearman, result.wmean.spearman, result.all.pearson]
+        shown.add_row(name, str(len(result.gold)), *(f"{figure:.2f}" for figure in figures))
+        for subset, correlation in result.subsets.items() if len(result.subsets) > 1 else ():
+            shown.add_row(f"  {subset}", "", f"{correlation.spearman:.2f}", "", "", f"{correlation.pearson:.2f}")
+    shown.add_section()
+    if judgement.average is not None:
+        shown.add_row("average of the 7", "", f"{judgement.average:.2f}")
+    elif judgement.sts:
+        lacking = [name for name in suite.AVERAGED if name not in judgement.scores]
+        shown.caption = f"No average: it is over the paper's 7 tasks, and {', '.join(lacking)} were not scored."
+    if judgement.geometry is not None:
+        shown.add_row("alignment (lower is better)", "", f"{judgement.geometry.alignment:.4f}")
+        shown.add_row("uniformity (lower is better)", "", f"{judgement.geometry.uniformity:.4f}")
+    for name, result in judgement.transfer.items():
+        shown.add_row(f"{name} (accuracy)", str(sum(result.examples.values())), f"{result.accuracy:.2f}")
+    return shown
+
+
+def _check(config: EvaluateConfig) -> None:
+    if config.model is None:
+        raise UserError("MODEL is needed: a SavedModel, a run, a preset such as minilm, or a Hugging Face directory.")
+    if config.output is not None and not config.output.parent.is_dir():
+        raise UserError(f"--output {config.output}: the directory {config.output.parent} does not exist.")
+    if config.output is not None and config.output.is_dir():
+        raise UserError(f"--output {config.output}: is a directory. Name a file.")
+    if config.report and (config.output is not None or config.pooling is not None):
+        raise UserError(
+            "--report judges a run as it was configured and writes into its directory: leave --output and --pooling away."
+        )
+
+
+def _check_fetch(config: EvaluateConfig) -> None:
+    given = {"MODEL": config.model, "--sts-dir": config.sts_dir, "--transfer-dir": config.transfer_dir}
+    given |= {"--output": config.output, "--pooling": config.pooling, "--report": config.report or None}
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise UserError(f"--fetch only downloads: leave {' and '.join(extra)} away, and evaluate in a second command.")
+
+
+if __name__ == "__main__":
+    cli.run(main)

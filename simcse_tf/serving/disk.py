@@ -1,0 +1,44 @@
+"""A model on disk, run in this process. The only backend that needs TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from simcse_tf.errors import UserError
+from simcse_tf.serving.versions import version_directory
+
+
+class DiskBackend:
+    """A SavedModel on disk.
+
+    Args:
+        path: The model's directory (`saved_models/quickstart`, its newest version is taken) or one version's
+            (`saved_models/quickstart/1`).
+
+    Raises:
+        UserError: There is no SavedModel, or it is not one of this package.
+    """
+
+    def __init__(self, path: Path):
+        directory = version_directory(path)
+        self.name = str(directory)
+        # Registers the tokenizer's operations.
+        import tensorflow as tf
+        import tensorflow_text  # noqa: F401
+
+        try:
+            self._model = tf.saved_model.load(str(directory))
+        except (OSError, ValueError, tf.errors.OpError) as e:
+            raise UserError(f"{directory}: cannot be loaded: {e}") from e
+        signature = self._model.signatures.get("serving_default")
+        if signature is None or set(signature.structured_outputs) != {"embedding"}:
+            raise UserError(f"{directory}: its signature is not text -> embedding; was it exported by simcse_tf?")
+        self._serve = signature
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length."""
+        import tensorflow as tf
+
+        return self._serve(text=tf.constant(texts, tf.string, shape=[len(texts)]))["embedding"].numpy()

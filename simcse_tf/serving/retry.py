@@ -1,0 +1,61 @@
+"""Asking again: exponential back-off for requests that may succeed in a moment. Standard library only."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from simcse_tf.errors import UserError
+
+T = TypeVar("T")
+
+# Until a server has answered once, its address may simply be wrong: nobody should wait long to learn that.
+_FIRST_CONTACT = 5.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
+
+
+class UnavailableError(Exception):
+    """The server did not answer, or asked to come back later."""
+
+
+class Retry:
+    """Repeats requests to one server. Threads may share it.
+
+    Args:
+        where: The server's address, for the error message.
+        retry_for: Seconds after which a request that never succeeded is given up.
+    """
+
+    def __init__(self, where: str, retry_for: float):
+        self._where = where
+        self._retry_for = retry_for
+        self._answered = False
+
+    def __call__(self, request: Callable[[], T]) -> T:
+        """Runs a request until it succeeds.
+
+        Args:
+            request: Raises `UnavailableError` where another try is worth it. It must be harmless to send twice.
+
+        Raises:
+            UserError: The time is up.
+        """
+        patience = self._retry_for if self._answered else min(self._retry_for, _FIRST_CONTACT)
+        began, delay = time.monotonic(), _FIRST_DELAY
+        while True:
+            try:
+                answer = request()
+            except UnavailableError as e:
+                if time.monotonic() - began + delay > patience:
+                    raise UserError(
+                        f"{self._where}: no answer for {time.monotonic() - began:.0f} s ({e}). Is the server running, "
+                        "and is this its address? (TF Serving: port 8501 speaks REST, port 8500 gRPC.)"
+                    ) from e
+                # Clients that lost the same server must not all come back at the same moment.
+                time.sleep(delay * random.uniform(0.5, 1))
+                delay = min(2 * delay, _LONGEST_DELAY)
+            else:
+                self._answered = True
+                return answer

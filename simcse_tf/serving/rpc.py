@@ -1,0 +1,75 @@
+"""A model behind TF Serving's gRPC port. Needs neither TensorFlow nor the tensorflow-serving-api package."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+import numpy as np
+
+from simcse_tf.errors import UserError
+from simcse_tf.serving import messages
+from simcse_tf.serving.retry import Retry, UnavailableError
+
+_TRY_AGAIN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+}
+_OPTIONS = [
+    # 4 MB by default: less than a large batch of vectors.
+    ("grpc.max_receive_message_length", -1),
+    # gRPC's own pause before it connects again grows to two minutes, longer than a server needs to come back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+class RpcBackend:
+    """A model that TF Serving serves over gRPC.
+
+    Args:
+        address: `grpc://host:8500/NAME` or `grpc://host:8500/NAME/VERSION`.
+        timeout: Seconds after which an attempt is given up.
+        retry_for: Seconds after which a request is given up.
+
+    Raises:
+        UserError: The address is none.
+    """
+
+    def __init__(self, address: str, *, timeout: float, retry_for: float):
+        match = re.fullmatch(r"grpc://([^/]+:\d+)/([^/]+)(?:/(\d+))?/?", address)
+        if match is None:
+            raise UserError(f"{address}: not a model's address; expected grpc://host:8500/NAME.")
+        target, self._model, version = match.groups()
+        self.name = address.rstrip("/")
+        self._version = None if version is None else int(version)
+        self._timeout = timeout
+        self._retry = Retry(self.name, retry_for)
+        self._predict = grpc.insecure_channel(target, _OPTIONS).unary_unary(
+            "/tensorflow.serving.PredictionService/Predict",
+            request_serializer=messages.PredictRequest.SerializeToString,
+            response_deserializer=messages.PredictResponse.FromString,
+        )
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length."""
+        request = messages.predict_request(self._model, texts, version=self._version)
+        return messages.embeddings(self._retry(lambda: self._send(request)), self.name)
+
+    def _send(self, request):
+        try:
+            return self._predict(request, timeout=self._timeout)
+        except grpc.RpcError as e:
+            code, details = e.code(), e.details()
+            if code in _TRY_AGAIN:
+                raise UnavailableError(f"{code.name}: {details}") from e
+            if code == grpc.StatusCode.NOT_FOUND:
+                raise UserError(
+                    f"{self.name}: the server has no such model ({details}). Its models are named in models.config, or "
+                    "by MODEL_NAME for a container."
+                ) from e
+            raise UserError(f"{self.name}: the server refused the request: {code.name}: {details}") from e

@@ -1,0 +1,106 @@
+"""Each kind of bad input to the command, as a user would see it: message on stderr, status 2, nothing written."""
+
+import subprocess
+import sys
+
+import pytest
+
+BAD = {
+    "an empty file": (
+        {"x.txt": b""},
+        ["--data", "x.txt"],
+        r"x.txt: empty \(0 lines\)",
+    ),
+    "only blank lines": (
+        {"x.txt": b"\n  \n\n"},
+        ["--data", "x.txt"],
+        r"x.txt: no usable row: 3 lines",
+    ),
+    "fewer rows than a batch": (
+        {"x.txt": b"one\ntwo\n"},
+        ["--data", "x.txt"],
+        r"--data x.txt: 2 usable rows, fewer than one batch of 64. Give more data or a smaller --batch-size.",
+    ),
+    "a wrong number of columns": (
+        {"x.csv": b"sent0,sent1,hard_neg\na,b,c\nA man is playing,b\n"},
+        ["--data", "x.csv"],
+        r'x.csv:3: expected 3 columns \(sent0, sent1, hard_neg\), found 2; the row starts "A man is playing,b"',
+    ),
+    "an empty cell": (
+        {"x.csv": b"a,b\nx,y\nx,\n"},
+        ["--data", "x.csv"],
+        r"x.csv:3: 'b' is empty; the row starts",
+    ),
+    "bytes that are no UTF-8": (
+        {"x.txt": b"fine\ncaf\xe9 au lait\n"},
+        ["--data", "x.txt"],
+        r"x.txt:2: byte 0xe9 at position 4 is no UTF-8; the row starts .* --skip-bad-rows",
+    ),
+    "too few rows once the bad ones are skipped": (
+        {"x.txt": b"fine\ncaf\xe9\n"},
+        ["--data", "x.txt", "--skip-bad-rows"],
+        r"1 usable rows \(1 bad ones skipped\), fewer than one batch",
+    ),
+    "a missing file": ({}, ["--data", "x.txt"], r"x.txt: No such file or directory"),
+    "an unknown source": ({}, ["--data", "wiki1"], r"Did you mean 'wiki1m'\?"),
+    "an unknown column": (
+        {"x.csv": b"anchor,other\na,b\n"},
+        ["--data", "x.csv", "--columns", "ancor"],
+        r"no column 'ancor'. Did you mean 'anchor'\?",
+    ),
+    "an unknown recipe": ({}, ["quickstat"], r"unknown recipe 'quickstat'. Did you mean 'quickstart'\?"),
+    "an unknown flag": ({}, ["--batchsize", "3"], r"--batch-size"),
+    "an unknown pooler": ({}, ["--pooling", "mean"], r"invalid choice 'mean' for argument '--pooling'. Expected one of .*'avg', 'avg_top2'"),
+    "an unknown preset": ({}, ["--preset", "bert_base_en_uncase"], r"Did you mean 'bert_base_en_uncased'"),
+    "an output directory that holds something else": (
+        {"out/notes.txt": b"mine"},
+        ["--output-dir", "out"],
+        r"--output-dir out: holds files that are not a run's",
+    ),
+    "triplet loss without negatives": (
+        {},
+        ["--loss", "triplet"],
+        r"--loss triplet needs anchor, positive and hard negative, but --data bundled has 1 text column",
+    ),
+    "a hard-negative weight without negatives": (
+        {},
+        ["--hard-negative-weight", "1"],
+        r"--hard-negative-weight 1: --data bundled has 1 text column and no hard negatives",
+    ),
+    "a half-downloaded weights file": (
+        {
+            "model/config.json": b'{"model_type": "bert", "layer_norm_eps": 1e-12}',
+            "model/vocab.txt": b"[PAD]",
+            "model/model.safetensors": (60).to_bytes(8, "little")
+            + b'{"a": {"dtype":"F32","shape":[9],"data_offsets":[0,36]}}    ',
+        },
+        ["--preset", "model"],
+        r"model.safetensors: has 68 bytes where its header promises 104. Download it again.",
+    ),
+    "a missing development set": ({}, ["--sts-dir", "nowhere"], r"nowhere.*sts-dev.csv: not found"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_the_answer_to(name, tmp_path):
+    import re
+
+    files, flags, message = BAD[name]
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "simcse_tf.train", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    # What tyro says is set in a box: undo the lines.
+    said = re.sub(r"[\s│]+", " ", "\n".join(x for x in done.stderr.splitlines() if not x.startswith("import time:")))
+    assert re.search(message, said), said
+    assert done.returncode == 2
+    assert "Traceback" not in said
+    assert "tensorflow" not in done.stderr, "TensorFlow was imported before the complaint"
+    assert sorted(tmp_path.rglob("*")) == before, "something was written"

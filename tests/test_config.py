@@ -1,0 +1,96 @@
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from simcse_tf import train
+from simcse_tf.config import RECIPES, TrainConfig, recipe
+from simcse_tf.errors import UserError, did_you_mean
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json_and_is_valid(name):
+    config = replace(recipe(name), columns=("a", "b"), sts_dir=Path("x"), tfds_dir=Path("y"))
+    assert TrainConfig.from_json(config.to_json()) == config
+    recipe(name).validate()
+
+
+def test_the_papers_hyperparameters():
+    """Gao et al. 2021, appendix A."""
+    table = {
+        "unsup-bert-base": (64, 3e-5, 1),
+        "unsup-bert-large": (64, 1e-5, 1),
+        "unsup-roberta-base": (512, 1e-5, 1),
+        "unsup-roberta-large": (512, 3e-5, 1),
+        "sup-bert-base": (512, 5e-5, 3),
+        "sup-bert-large": (512, 1e-5, 3),
+        "sup-roberta-base": (512, 5e-5, 3),
+        "sup-roberta-large": (512, 1e-5, 3),
+    }
+    assert {n: (c.batch_size, c.learning_rate, c.epochs) for n, c in RECIPES.items() if n != "quickstart"} == table
+    for name in table:
+        config = RECIPES[name]
+        assert (config.max_length, config.temperature, config.dropout) == (32, 0.05, 0.1)
+        assert (config.pooling, config.eval_every, config.clip_norm) == ("cls", 125, 1.0)
+        assert config.head == ("train_only" if name.startswith("unsup") else "always")
+
+
+def test_every_preset_of_a_recipe_exists():
+    from simcse_tf.models import presets
+
+    known = {"minilm", *presets.keras_hub_presets()}
+    assert {c.preset for c in RECIPES.values()} <= known
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_the_defaults_of_the_flags(name):
+    config = train.parse([name])
+    assert config == replace(RECIPES[name], output_dir=Path("runs") / name)
+
+
+def test_every_field_is_a_flag(capsys):
+    with pytest.raises(SystemExit):
+        train.parse(["--help"])
+    shown = capsys.readouterr().out
+    for field in fields(TrainConfig):
+        assert "--" + field.name.replace("_", "-") in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pooling": "clss"}, "--pooling clss: unknown. Did you mean 'cls'"),
+        ({"loss": "tripplet"}, "Did you mean 'triplet'?"),
+        ({"batch_size": 0}, "--batch-size 0: must be at least 1."),
+        ({"batch_size": 1}, "--batch-size 1: InfoNCE needs at least 2 rows"),
+        ({"max_length": 2}, r"--max-length 2: must be at least 3 \(\[CLS\], \[SEP\] and at least one token\)"),
+        ({"dropout": 1.0}, "--dropout 1.0: must be at least 0 and at most 0.99."),
+        ({"temperature": 0.0}, "--temperature 0.0: must be above 0."),
+        ({"learning_rate": float("nan")}, "--learning-rate nan: must be above 0."),
+        ({"hard_negative_weight": float("inf")}, "--hard-negative-weight inf: must be a finite number."),
+        ({"max_steps": 0}, "--max-steps 0: must be at least 1."),
+        ({"pooling": "cls_before_pooler", "head": "always"}, "contradicts --head always"),
+        ({"overwrite": True, "resume": True}, "--overwrite and --resume contradict each other"),
+        ({"columns": ("a", "b", "c", "d")}, "--columns takes at most 3 names .* not 4"),
+    ],
+)
+def test_a_field_out_of_its_range_is_named_with_what_it_may_be(change, message):
+    with pytest.raises(UserError, match=message):
+        replace(TrainConfig(), **change).validate()
+
+
+def test_an_unknown_recipe_gets_the_nearest_names():
+    with pytest.raises(UserError, match="unknown recipe 'unsup-bert-bas'. Did you mean 'unsup-bert-base'"):
+        train.parse(["unsup-bert-bas"])
+
+
+def test_an_unknown_field_of_a_saved_configuration_is_named():
+    with pytest.raises(UserError, match=r"run/config.json: unknown field 'temprature'. Did you mean 'temperature'\?"):
+        TrainConfig.from_json('{"temprature": 1}', where="run/config.json")
+    with pytest.raises(UserError, match=r"config.json:1: not JSON"):
+        TrainConfig.from_json("{")
+
+
+def test_did_you_mean_lists_everything_when_nothing_is_close():
+    assert did_you_mean("zzz", ["beta", "alpha"]) == "Valid: alpha, beta."
+    assert did_you_mean("ALPHA", ["beta", "alpha"]) == "Did you mean 'alpha'?"

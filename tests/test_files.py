@@ -1,0 +1,37 @@
+import os
+
+import pytest
+
+from simcse_tf.files import point_to, whole_directory
+
+
+def test_a_directory_appears_when_it_is_complete(tmp_path):
+    with whole_directory(tmp_path / "a" / "b") as directory:
+        (directory / "file").write_text("x", "utf-8")
+        assert not (tmp_path / "a" / "b").exists()
+    assert (tmp_path / "a" / "b" / "file").read_text("utf-8") == "x"
+    assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_nothing_is_left_of_a_failure(tmp_path):
+    with pytest.raises(RuntimeError), whole_directory(tmp_path / "b") as directory:
+        (directory / "file").write_text("x", "utf-8")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_existing_directory_is_not_replaced(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "old").touch()
+    with pytest.raises(FileExistsError), whole_directory(tmp_path / "b"):
+        pass
+    assert os.listdir(tmp_path) == ["b"]
+    assert os.listdir(tmp_path / "b") == ["old"]
+
+
+def test_a_link_moves_from_one_target_to_another(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        point_to(tmp_path / "best", tmp_path / name)
+        assert (tmp_path / "best").resolve() == (tmp_path / name).resolve()
+    assert sorted(os.listdir(tmp_path)) == ["best", "one", "two"]
