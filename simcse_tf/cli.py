@@ -26,8 +26,8 @@ def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str
     """
     import tyro
 
-    default = tyro.MISSING_NONPROP if default is None else default
-    return tyro.cli(cls, args=list(arguments), prog=prog, description=description, default=default)
+    given: dict[str, T] = {} if default is None else {"default": default}
+    return tyro.cli(cls, args=list(arguments), prog=prog, description=description, **given)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -121,7 +121,11 @@ def sentences_file(tmp_path) -> Path:
 @pytest.fixture
 def triplets_file(tmp_path) -> Path:
     """20 rows of anchor, positive, hard negative."""
-    path = tmp_path / "triplets.csv"
+    return write_triplets(tmp_path)
+
+
+def write_triplets(directory: Path) -> Path:
+    path = directory / "triplets.csv"
     rows = zip(SENTENCES[:20], SENTENCES[20:40], SENTENCES[40:60], strict=True)
     path.write_text("sent0,sent1,hard_neg\n" + "".join(",".join(row) + "\n" for row in rows), "utf-8")
     return path

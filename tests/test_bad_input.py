@@ -50,7 +50,11 @@ BAD = {
     ),
     "an unknown recipe": ({}, ["quickstat"], r"unknown recipe 'quickstat'. Did you mean 'quickstart'\?"),
     "an unknown flag": ({}, ["--batchsize", "3"], r"--batch-size"),
-    "an unknown pooler": ({}, ["--pooling", "mean"], r"invalid choice 'mean' for argument '--pooling'. Expected one of .*'avg', 'avg_top2'"),
+    "an unknown pooler": (
+        {},
+        ["--pooling", "mean"],
+        r"invalid choice 'mean' for argument '--pooling'. Expected one of .*'avg', 'avg_top2'",
+    ),
     "an unknown preset": ({}, ["--preset", "bert_base_en_uncase"], r"Did you mean 'bert_base_en_uncased'"),
     "an output directory that holds something else": (
         {"out/notes.txt": b"mine"},

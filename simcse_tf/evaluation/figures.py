@@ -42,11 +42,11 @@ def loss(steps: Sequence[int], losses: Sequence[float]) -> str:
     """The training loss over steps, and its moving average."""
 
     def draw(axes: Axes) -> None:
-        axes.plot(steps, losses, color=_COLOUR["after"], alpha=0.35, linewidth=0.8, label="loss")
         window = max(len(losses) // 25, 1)
+        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+        axes.plot(steps[window - 1 :], smooth, color=_COLOUR["after"], label=f"mean of {window}")
         if window > 1:
-            smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-            axes.plot(steps[window - 1 :], smooth, color=_COLOUR["after"], label=f"mean of {window}")
+            axes.plot(steps, losses, color=_COLOUR["after"], alpha=0.35, linewidth=0.8, label="loss")
             axes.legend()
         axes.set(xlabel="step", ylabel="training loss")
 
@@ -158,7 +158,7 @@ def clusters(points: np.ndarray, cluster: np.ndarray, when: str, limits: np.ndar
                 bbox={"boxstyle": "circle", "facecolor": _COLOUR["paper"], "edgecolor": _COLOUR[f"cluster{i}"]},
             )
         axes.set(title=when, xlim=limits[:, 0], ylim=limits[:, 1], xlabel="component 1", ylabel="component 2")
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_aspect("equal")
 
     return _svg(f"Sentences of the development set in two dimensions, {when}", draw, height=3.6)
 

@@ -28,10 +28,10 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
 p.note, figcaption, td small { color: var(--soft); font-size: .875rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0; }
 .tile, figure { background: var(--card); border-radius: .6rem; margin: 0; padding: .75rem; }
 .tile span { color: var(--soft); display: block; font-size: .8rem; }
-.tile b { font-size: 1.3rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.tile b { font-size: clamp(1rem, 4.2vw, 1.3rem); font-variant-numeric: tabular-nums; }
 figure { --paper: var(--card); }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -41,6 +41,7 @@ th, td { border-bottom: 1px solid var(--grid); padding: .3rem .6rem .3rem 0; tex
 td.n, th.n { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 tr.sum td { font-weight: 600; }
 td.code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85rem; overflow-wrap: anywhere; }
+td.code:first-child { white-space: nowrap; }
 .better { color: var(--better); } .worse { color: var(--worse); }
 .before { color: var(--before); } .after { color: var(--after); }
 summary { cursor: pointer; font-weight: 600; margin: .5rem 0; }
@@ -181,7 +182,7 @@ def _map(found: dict[str, Any]) -> str:
         "found by k-means in the space before, and keep their colour and number. Mean cosine: "
         f"{figures_of['before']}; {figures_of['after']}. Two dimensions show only part of the variance ({variance}).</p>"
         + _panels(*panels)
-        + "<details><summary>What is in the clusters</summary><div class='scroll'><table><tr><th class='n'>no.</th>"
+        + "<details open><summary>What is in the clusters</summary><div class='scroll'><table><tr><th class='n'>no.</th>"
         f"<th class='n'>size</th><th>nearest to its centre</th></tr>{rows}</table></div></details>"
     )
 

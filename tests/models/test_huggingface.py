@@ -164,7 +164,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported. Supported: bert"),
+            ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported; supported: bert"),
             ({"hidden_act": "relu"}, "activation 'relu'"),
             ({"layer_norm_eps": 1e-3}, "layer_norm_eps 0.001"),
         ],

@@ -7,6 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import write_triplets
+
+# One worker: the runs of one replica are shared.
+pytestmark = pytest.mark.xdist_group("replicas")
+
 
 def train(preset, path, replicas):
     worker = Path(__file__).with_name("replicas_worker.py")
@@ -21,15 +26,20 @@ def train(preset, path, replicas):
     return json.loads(done.stdout)
 
 
-@pytest.fixture
-def one_replica(tiny_preset, triplets_file):
-    return train(tiny_preset, triplets_file, 1)
+@pytest.fixture(scope="module")
+def triplets(tmp_path_factory):
+    return write_triplets(tmp_path_factory.mktemp("replicas"))
+
+
+@pytest.fixture(scope="module")
+def one_replica(tiny_preset, triplets):
+    return train(tiny_preset, triplets, 1)
 
 
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, triplets_file, replicas):
+def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, triplets, replicas):
     """Hard negatives, clipping and AdamW included; dropout off."""
-    several = train(tiny_preset, triplets_file, replicas)
+    several = train(tiny_preset, triplets, replicas)
     assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
     np.testing.assert_allclose(several["losses"], one_replica["losses"], rtol=1e-5)
     # Adam divides gradients by their size, which magnifies rounding where they are next to nothing.

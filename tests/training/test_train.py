@@ -150,7 +150,7 @@ class TestOutputDirectory:
         with pytest.raises(UserError, match="holds no run"):
             train.main([*flags, "--resume"])
         run(capsys, [*flags, "--max-steps", "1"])
-        with pytest.raises(UserError, match=r"has --temperature 0\.05, not 0\.1"):
+        with pytest.raises(UserError, match=r"has --temperature 0\.3, not 0\.1"):
             train.main([*flags, "--max-steps", "1", "--resume", "--temperature", "0.1"])
 
 
