@@ -42,6 +42,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps tensorflow-serving-api
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.ready

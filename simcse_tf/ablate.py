@@ -1,8 +1,9 @@
 """Compares settings over several seeds: `python -m simcse_tf.ablate RECIPE --vary FIELD=VALUE,VALUE --seeds 3 [flags]`.
 
 Every combination of the values is trained once per seed, each run in a process and a directory of its own:
-OUTPUT_DIR/temperature=0.05,pooling=cls/seed-42. The same command again skips finished runs and continues a half-done one.
-Prints mean and standard deviation of each combination as a table, and as JSON, which is also OUTPUT_DIR/ablation.json.
+OUTPUT_DIR/temperature=0.05,pooling=cls/seed-42. The same command again skips finished runs and continues one that was
+interrupted. Prints mean and standard deviation of each combination as a table, and as JSON, which is also in
+OUTPUT_DIR/ablation.json.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ _RESULT = "result.json"
 # `seed` is what --seeds varies; the others say where files go or hold lists.
 _FIXED = ("seed", "output_dir", "export_to", "overwrite", "resume", "columns", "skip_bad_rows")
 _VARIABLE = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in _FIXED]
-# What is summarised, and what the table calls it. The last step shows what the best one hides: a run that only got worse.
-_FIGURES = {"before": "before", "best": "best", "last": "last step", "alignment": "alignment", "uniformity": "uniformity"}
+# What is summarised, and with how many digits it is shown. The last step is there because the best one hides a run that
+# only got worse.
+_FIGURES = {"before": 2, "best": 2, "last": 2, "alignment": 3, "uniformity": 3}
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def main(arguments: list[str]) -> None:
     console = cli.console()
     failed = [run for number, run in enumerate(runs, 1) if not _train(run, f"run {number} of {len(runs)}", console)]
     summary = summarise(runs)
+    if not console.is_terminal:
+        console.width = 160  # a file has room for the table
     console.print(table(summary))
     text = json.dumps(summary, indent=2) + "\n"
     if any(run.finished for run in runs):
@@ -82,8 +86,8 @@ def main(arguments: list[str]) -> None:
     if failed:
         directories = "".join(f"\n  {run.directory}" for run in failed)
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs failed; each said above why. The table is about the others. The same command "
-            f"tries them again:{directories}"
+            f"{len(failed)} of {len(runs)} runs failed; each said above why. The table is about the others. The same "
+            f"command tries them again:{directories}"
         )
 
 
@@ -98,7 +102,7 @@ def parse(arguments: list[str]) -> tuple[Path, list[Run]]:
     """
     parser = argparse.ArgumentParser(
         prog=_PROG,
-        usage=f"{_PROG} [RECIPE] [--vary FIELD=VALUE,VALUE]... [--seeds N] [--output-dir DIR] [flags of simcse_tf.train]",
+        usage=f"{_PROG} [RECIPE] [--vary FIELD=VALUE,VALUE]... [--seeds N] [--output-dir DIR] [train's flags]",
         description=__doc__,
         epilog=f"Fields that can vary: {', '.join(_VARIABLE)}. Their values are those of the flags of simcse_tf.train.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -124,9 +128,7 @@ def parse(arguments: list[str]) -> tuple[Path, list[Run]]:
         for seed in range(base.seed, base.seed + own.seeds):
             directory = output_dir / folder / f"seed-{seed}"
             resume = (directory / "config.json").is_file()
-            config = dataclasses.replace(
-                base, **values, seed=seed, output_dir=directory, export_to=None, resume=resume
-            )
+            config = dataclasses.replace(base, **values, seed=seed, output_dir=directory, export_to=None, resume=resume)
             changes = {**cell, "seed": seed, "output-dir": directory, "export-to": None}
             flags = [f"--{name.replace('_', '-')}={value}" for name, value in changes.items()]
             runs.append(Run(cell, config, [*rest, *flags, *["--resume"] * resume]))
@@ -153,9 +155,9 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
     """Mean and standard deviation (of a sample) over the seeds of each combination.
 
     Returns:
-        For JSON: `development_set` and `cells`, each with `values`, `runs` and for every figure `mean`, `std` and `n`. `before` is
-        the score before training, `best` that of the kept step, `last` that of the last; `alignment` and `uniformity` are
-        the last step's.
+        For JSON: `development_set` and `cells`, each with `values`, `runs` and for every figure `mean`, `std` and `n`.
+        `before` is the score before training, `best` that of the kept step, `last` that of the last; `alignment` and
+        `uniformity` are the last step's.
     """
     cells, names = [], set()
     for cell, group in itertools.groupby(runs, key=lambda run: run.cell):
@@ -178,10 +180,10 @@ def table(summary: dict[str, Any]) -> Table:
     shown = Table(title=f"{summary['development_set']}, Spearman x 100: mean ± standard deviation over seeds")
     for name in summary["cells"][0]["values"]:
         shown.add_column(name)
-    for label in (*_FIGURES.values(), "seeds"):
+    for label in (*_FIGURES, "seeds"):
         shown.add_column(label, justify="right")
     for cell in summary["cells"]:
-        figures = [_shown(cell[name]["mean"], cell[name]["std"]) for name in _FIGURES]
+        figures = [_shown(cell[name]["mean"], cell[name]["std"], digits) for name, digits in _FIGURES.items()]
         shown.add_row(*cell["values"].values(), *figures, str(len(cell["runs"])))
     return shown
 
@@ -232,7 +234,7 @@ def _train(run: Run, which: str, console: Console) -> bool:
         console.print(f"{which}: {name}: finished before")
         return True
     console.print(f"{which}: {name}{': continues' if run.config.resume else ''}")
-    # A process of its own: precision, seeds and memory of one run do not reach the next. Its progress goes to our stderr.
+    # A process of its own: precision, seeds and memory of one run do not reach the next. Its progress is on our stderr.
     command = [sys.executable, "-m", "simcse_tf.train", *run.flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 130:
@@ -259,10 +261,10 @@ def _figures(run: Run) -> dict[str, Any]:
     }
 
 
-def _shown(mean: float | None, std: float | None) -> str:
+def _shown(mean: float | None, std: float | None, digits: int) -> str:
     if mean is None:
-        return "–"
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+        return "-"
+    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 if __name__ == "__main__":

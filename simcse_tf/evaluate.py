@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
 
 def table(judgement: suite.Judgement) -> Table:
     """What a person reads: a row per task and subset, then the averages."""
-    shown = Table("task", title="Spearman x 100 unless it says otherwise")
+    shown = Table("task", title="Spearman x 100 unless it says otherwise; ↓: lower is better")
     for column in ("pairs", "all", "mean", "wmean", "Pearson (all)"):
         shown.add_column(column, justify="right")
     for name, result in judgement.sts.items():
@@ -99,8 +99,8 @@ def table(judgement: suite.Judgement) -> Table:
         lacking = [name for name in suite.AVERAGED if name not in judgement.scores]
         shown.caption = f"No average: it is over the paper's 7 tasks, and {', '.join(lacking)} were not scored."
     if judgement.geometry is not None:
-        shown.add_row("alignment (lower is better)", "", f"{judgement.geometry.alignment:.4f}")
-        shown.add_row("uniformity (lower is better)", "", f"{judgement.geometry.uniformity:.4f}")
+        shown.add_row("alignment ↓", "", f"{judgement.geometry.alignment:.4f}")
+        shown.add_row("uniformity ↓", "", f"{judgement.geometry.uniformity:.4f}")
     for name, result in judgement.transfer.items():
         shown.add_row(f"{name} (accuracy)", str(sum(result.examples.values())), f"{result.accuracy:.2f}")
     return shown
@@ -115,7 +115,8 @@ def _check(config: EvaluateConfig) -> None:
         raise UserError(f"--output {config.output}: is a directory. Name a file.")
     if config.report and (config.output is not None or config.pooling is not None):
         raise UserError(
-            "--report judges a run as it was configured and writes into its directory: leave --output and --pooling away."
+            "--report judges a run as it was configured and writes into its directory: leave --output and --pooling "
+            "away."
         )
 
 

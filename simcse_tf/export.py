@@ -11,6 +11,7 @@ import tyro
 from simcse_tf import cli
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.models import presets
+from simcse_tf.serving.served_ops import OLDEST, Target
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class ExportConfig:
     pooling: Pooling | None = None
     # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
     max_length: int | None = None
+    # The oldest tensorflow/serving image that has to load it.
+    target_serving: Target = OLDEST
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +40,8 @@ def main(arguments: list[str]) -> None:
     from simcse_tf.models.saved import load_encoder
     from simcse_tf.serving import savedmodel
 
-    print(savedmodel.export(load_encoder(origin, encoder_config), config.to))
+    encoder = load_encoder(origin, encoder_config)
+    print(savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving))
 
 
 if __name__ == "__main__":

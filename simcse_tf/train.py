@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from simcse_tf import cli
 from simcse_tf.config import RECIPES, TrainConfig, recipe
 from simcse_tf.training.plan import plan
+
+if TYPE_CHECKING:
+    from simcse_tf.training.loop import Outcome
 
 _PROG = "python -m simcse_tf.train"
 _DESCRIPTION = (
@@ -25,23 +31,43 @@ def main(arguments: list[str]) -> None:
     from simcse_tf.training import loop
 
     console = cli.console()
-    outcome = loop.train(checked, console)
+    try:
+        outcome = loop.train(checked, console)
+    except KeyboardInterrupt:
+        console.print(f"stopped; give the same flags and --resume to continue the run in {checked.run.path}")
+        raise
+    console.print(table(outcome))
+    if outcome.best_step == 0:
+        console.print("no step improved on the encoder that training began with: that one is kept.")
     result = {
         "run": str(outcome.run),
         "steps": outcome.steps,
         "development_set": outcome.development_set,
-        "spearman_before": round(outcome.before, 2),
-        "spearman_after": round(outcome.after, 2),
+        "spearman_before": round(outcome.before["dev"], 2),
+        "spearman_after": round(outcome.after["dev"], 2),
         "best_step": outcome.best_step,
     }
-    if outcome.best_step == 0:
-        console.print("no step improved on the encoder that training began with: that one is kept.")
     if checked.config.export_to is not None:
         from simcse_tf.serving import savedmodel
 
         console.print("exporting, and checking the export in a fresh process")
         result["saved_model"] = str(savedmodel.export(loop.best_encoder(outcome), checked.config.export_to))
     print(json.dumps(result, indent=2))
+
+
+def table(outcome: Outcome) -> Table:
+    """Before and after, side by side."""
+    rows = Table(title=f"{outcome.development_set}, best of {outcome.steps} steps")
+    for heading in ("", "before", f"after {outcome.best_step} steps"):
+        rows.add_column(heading, justify="right" if heading else "left")
+    labels = {
+        "dev": "Spearman x 100",
+        "alignment": "alignment (lower is better)",
+        "uniformity": "uniformity (lower is better)",
+    }
+    for name, label in labels.items():
+        rows.add_row(label, f"{outcome.before[name]:.2f}", f"{outcome.after[name]:.2f}")
+    return rows
 
 
 def parse(arguments: list[str]) -> TrainConfig:

@@ -1,17 +1,20 @@
-"""`python -m simcse_tf.ablate` on the tiny BERT. Its runs are processes; here most of them run inside this one."""
+"""`python -m simcse_tf.ablate`. Its runs are processes: real ones on the tiny BERT at the end."""
 
 import io
 import json
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simcse_tf import ablate, train
+from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.training.callbacks import Evaluation
+from simcse_tf.training.checkpoint import RunDirectory
 
 
 @pytest.fixture
@@ -24,19 +27,20 @@ def flags(tiny_preset, sentences_file, tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The flags of every run that was started; runs happen in this process."""
+    """The flags of every run that was started. A run writes what training would: scores from temperature and seed."""
     started = []
 
     def run(command, **_):
         assert command[:3] == [sys.executable, "-m", "simcse_tf.train"]
         started.append(command[3:])
-        printed = io.StringIO()
-        try:
-            with redirect_stdout(printed):
-                train.main(command[3:])
-        except UserError as e:
-            return subprocess.CompletedProcess(command, 2, "", str(e))
-        return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+        config = train.parse(command[3:])
+        if config.learning_rate > 1:
+            return subprocess.CompletedProcess(command, 2, "")
+        directory = RunDirectory(config.output_dir)
+        directory.start(config)
+        for step, dev in enumerate((50.0, 60 + config.temperature, 55 + config.temperature * (config.seed - 41) ** 2)):
+            directory.log(step, dev=dev, alignment=0.1 * step, uniformity=-step)
+        return subprocess.CompletedProcess(command, 0, json.dumps({"development_set": "STSB-dev"}))
 
     monkeypatch.setattr(ablate.subprocess, "run", run)
     return started
@@ -48,48 +52,61 @@ def grid(capsys, *arguments):
     return json.loads(captured.out), captured.err
 
 
-def evaluations(tmp_path, cell, seed):
-    path = tmp_path / "grid" / cell / f"seed-{seed}" / "metrics.jsonl"
-    return [m for m in map(json.loads, path.read_text("utf-8").splitlines()) if "dev" in m]
-
-
-def test_a_grid_gives_mean_and_deviation_over_seeds_and_is_not_trained_twice(capsys, flags, trained, tmp_path):
-    arguments = ["quickstart", "--vary", "temperature=0.05,1", "--seeds", "2", *flags]
-    summary, shown = grid(capsys, *arguments)
+def test_a_grid_gives_mean_and_deviation_over_seeds(capsys, flags, trained, tmp_path):
+    summary, shown = grid(capsys, "quickstart", "--vary", "temperature=0.05,1", "--seeds", "2", *flags)
+    assert len(trained) == 4
     assert [cell["values"] for cell in summary["cells"]] == [{"temperature": "0.05"}, {"temperature": "1"}]
-    for cell in summary["cells"]:
-        folder = f"temperature={cell['values']['temperature']}"
-        runs = [evaluations(tmp_path, folder, seed) for seed in (42, 43)]
-        expected = {
-            "before": [run[0]["dev"] for run in runs],
-            "best": [max(e["dev"] for e in run) for run in runs],
-            "last": [run[-1]["dev"] for run in runs],
-            "uniformity": [run[-1]["uniformity"] for run in runs],
-        }
-        for name, values in expected.items():
-            assert cell[name]["mean"] == pytest.approx(np.mean(values))
-            assert cell[name]["std"] == pytest.approx(np.std(values, ddof=1), abs=1e-9)
-            assert cell[name]["n"] == 2
-        assert cell["last"]["std"] > 0, "two seeds gave the same run"
-        assert [run["seed"] for run in cell["runs"]] == [42, 43]
-        assert f"{cell['last']['mean']:.2f} ± {cell['last']['std']:.2f}" in shown
-    assert summary["cells"][0]["last"]["mean"] != summary["cells"][1]["last"]["mean"]
+    warm = summary["cells"][1]
+    assert warm["before"] == {"mean": 50, "std": 0, "n": 2}
+    assert warm["best"] == {"mean": 61, "std": 0, "n": 2}
+    assert warm["last"] == {"mean": 57.5, "std": pytest.approx(np.std([56, 59], ddof=1)), "n": 2}
+    assert warm["uniformity"]["mean"] == -2
+    assert [(run["seed"], run["best_step"], run["last"]) for run in warm["runs"]] == [(42, 1, 56), (43, 1, 59)]
+    row = next(line for line in shown.splitlines() if "57.50 ± 2.12" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        *("1", "50.00 ± 0.00", "61.00 ± 0.00", "57.50 ± 2.12", "0.200 ± 0.000", "-2.000 ± 0.000", "2"),
+    ]
+    assert "STSB-dev, Spearman x 100: mean ± standard deviation over seeds" in shown
     assert json.loads((tmp_path / "grid" / "ablation.json").read_text("utf-8")) == summary
-    assert len(trained) == 4
 
-    again, shown = grid(capsys, *arguments)
-    assert len(trained) == 4
+
+def test_finished_runs_are_not_trained_again(capsys, flags, trained):
+    arguments = ["--vary", "temperature=0.05,1", *flags, "--seeds"]
+    summary, _ = grid(capsys, *arguments, "2")
+    again, shown = grid(capsys, *arguments, "2")
     assert again == summary
+    assert len(trained) == 4
     assert shown.count("finished before") == 4
-    # One more seed trains that alone.
-    arguments[arguments.index("--seeds") + 1] = "3"
-    more, _ = grid(capsys, *arguments)
+    more, _ = grid(capsys, *arguments, "3")
     assert len(trained) == 6
     assert [cell["best"]["n"] for cell in more["cells"]] == [3, 3]
 
 
-def test_a_half_done_grid_continues_in_the_middle_of_its_run(capsys, flags, trained, tmp_path, monkeypatch):
-    arguments = ["--vary", "pooling=cls,avg", "--seeds", "1", *flags]
+def test_one_seed_has_no_deviation(capsys, flags, trained):
+    summary, shown = grid(capsys, "--temperature", "0.05", "--seeds", "1", *flags)
+    assert summary["cells"][0]["best"] == {"mean": 60.05, "std": None, "n": 1}
+    assert "60.05 " in shown
+    assert "±" not in shown.splitlines()[-2]
+
+
+def test_a_run_that_fails_does_not_stop_the_others(capsys, flags, trained, tmp_path):
+    with pytest.raises(UserError, match=r"1 of 2 runs failed(.|\n)*learning_rate=1e30/seed-42"):
+        ablate.main(["--vary", "learning_rate=1e30,1e-3", "--seeds", "1", *flags])
+    summary = json.loads(capsys.readouterr().out)
+    assert [cell["best"]["n"] for cell in summary["cells"]] == [0, 1]
+    assert summary["cells"][0]["best"]["mean"] is None
+    assert not (tmp_path / "grid" / "learning_rate=1e30" / "seed-42" / "result.json").exists()
+
+
+def test_an_interrupted_run_is_continued_by_real_training(capsys, flags, tmp_path, monkeypatch):
+    started = []
+
+    def run(command, **_):
+        started.append(command[3:])
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            train.main(command[3:])
+        return subprocess.CompletedProcess(command, 0, printed.getvalue())
 
     class Killed(BaseException):
         pass
@@ -98,28 +115,22 @@ def test_a_half_done_grid_continues_in_the_middle_of_its_run(capsys, flags, trai
 
     def die(self, loss):
         on_step(self, loss)
-        if self.step == 3 and len(trained) == 2:
+        if self.step == 3:
             raise Killed
 
+    monkeypatch.setattr(ablate.subprocess, "run", run)
     monkeypatch.setattr(Evaluation, "on_step", die)
+    arguments = ["--vary", "pooling=avg", "--seeds", "1", *flags]
     with pytest.raises(Killed):
         ablate.main(arguments)
     monkeypatch.setattr(Evaluation, "on_step", on_step)
     summary, shown = grid(capsys, *arguments)
-    assert ["--resume" in started for started in trained] == [False, False, True]
+    assert ["--resume" in flags for flags in started] == [False, True]
     assert "pooling=avg seed=42: continues" in shown
-    assert [e["step"] for e in evaluations(tmp_path, "pooling=avg", 42)] == [0, 2, 4]
-    assert summary["cells"][1]["best"]["n"] == 1
-    assert summary["cells"][1]["best"]["std"] is None
-
-
-def test_a_run_that_fails_does_not_stop_the_others(capsys, flags, trained, tmp_path):
-    with pytest.raises(UserError, match=r"1 of 2 runs failed(.|\n)*learning_rate=1e30/seed-42"):
-        ablate.main(["--vary", "learning_rate=1e30,1e-3", "--seeds", "1", *flags, "--clip-norm", "1e30"])
-    summary = json.loads(capsys.readouterr().out)
-    assert [cell["best"]["n"] for cell in summary["cells"]] == [0, 1]
-    assert summary["cells"][0]["best"]["mean"] is None
-    assert not (tmp_path / "grid" / "learning_rate=1e30" / "seed-42" / "result.json").exists()
+    metrics = RunDirectory(tmp_path / "grid" / "pooling=avg" / "seed-42").metrics()
+    assert [line["step"] for line in metrics if "dev" in line] == [0, 2, 4]
+    assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
+    assert summary["cells"][0]["last"]["mean"] == metrics[-1]["dev"]
 
 
 def test_the_flags_of_a_run_say_the_same_as_its_configuration(flags):
@@ -181,25 +192,30 @@ def test_what_cannot_be_is_said_before_anything_starts(flags, trained, tmp_path,
     assert not (tmp_path / "grid").exists()
 
 
-def test_another_configuration_does_not_continue_a_grid(capsys, flags, trained):
-    grid(capsys, "--seeds", "1", *flags)
+def test_another_configuration_does_not_continue_a_grid(flags, trained):
+    _, (run,) = ablate.parse(["--seeds", "1", *flags])
+    run.directory.mkdir(parents=True)
+    (run.directory / "config.json").write_text(run.config.to_json(), "utf-8")
     with pytest.raises(UserError, match=r"has --batch-size 8, not 16"):
         ablate.main(["--seeds", "1", *flags, "--batch-size", "16"])
+    assert trained == []
 
 
 def test_the_command_line_runs_the_dropout_ablation(flags, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "simcse_tf.ablate", "--vary", "dropout_masks=independent,same", "--seeds", "1", *flags],
+        [sys.executable, "-m", "simcse_tf.ablate", "--vary", "dropout_masks=same", "--seeds", "1", *flags],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    independent, same = json.loads(done.stdout)["cells"]
-    assert same["values"] == {"dropout_masks": "same"}
-    assert independent["before"]["mean"] == same["before"]["mean"]
-    assert independent["last"]["mean"] != same["last"]["mean"]
-    assert "run 2 of 2: dropout_masks=same seed=42" in done.stderr
+    (cell,) = json.loads(done.stdout)["cells"]
+    assert cell["values"] == {"dropout_masks": "same"}
+    (run,) = cell["runs"]
+    assert TrainConfig.from_json((Path(run["directory"]) / "config.json").read_text("utf-8")).dropout_masks == "same"
+    metrics = RunDirectory(Path(run["directory"])).metrics()
+    assert cell["before"]["mean"] == metrics[0]["dev"]
+    assert "run 1 of 1: dropout_masks=same seed=42" in done.stderr
 
 
 def test_help_comes_without_tensorflow():

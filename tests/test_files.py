@@ -14,9 +14,14 @@ def test_a_directory_appears_when_it_is_complete(tmp_path):
 
 
 def test_nothing_is_left_of_a_failure(tmp_path):
-    with pytest.raises(RuntimeError), whole_directory(tmp_path / "b") as directory:
-        (directory / "file").write_text("x", "utf-8")
-        raise RuntimeError
+
+    def fail_halfway():
+        with whole_directory(tmp_path / "b") as directory:
+            (directory / "file").write_text("x", "utf-8")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert os.listdir(tmp_path) == []
 
 

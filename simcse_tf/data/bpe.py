@@ -17,11 +17,11 @@ import tensorflow_text as tf_text
 
 from simcse_tf.errors import UserError
 
-# Bytes of a text that are read per token wanted. Tokens have 4 or 5 bytes on average, the longest a hundred: only a text
-# that begins with pages of rulers or blanks loses words that would have fitted.
+# Bytes of a text that are read per token wanted. Tokens have 4 or 5 bytes on average, the longest a hundred: only a
+# text that begins with pages of rulers or blanks loses words that would have fitted.
 BYTES_PER_TOKEN = 16
-# A round merges one pair of each word, everywhere in it: words of up to 513 bytes are always merged to the end, and so is
-# anything in a language. What is longer stays in smaller pieces.
+# A round merges one pair of each word, everywhere in it: words of up to 513 bytes are always merged to the end, and so
+# is anything in a language. What is longer stays in smaller pieces.
 _ROUNDS = 512
 
 # GPT-2's pattern has a lookahead, `\s+(?!\S)`, which RE2 does not: the last blank before a word belongs to the word. A
@@ -81,7 +81,7 @@ def byte_pairs(
 
 
 def _merge(words: tf.Tensor, tables: _Tables) -> tf.RaggedTensor:
-    """`(words,)` strings to `(words, tokens)`: the tokens of all words lie in one vector, beside the number of their word."""
+    """`(words,)` strings to `(words, tokens)`: all tokens lie in one vector, beside the number of their word."""
     count = tf.size(words)
     content = tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8)
     token = tf.gather(tf.constant(tables.bytes), tf.cast(content, tf.int32))
@@ -126,7 +126,7 @@ def _tables(vocabulary: Mapping[str, int], merges: Sequence[str], unknown: int) 
             rules[vocabulary[left] * size + vocabulary[right]] = rank, vocabulary[left + right]
         except KeyError as e:
             raise UserError(
-                f"merges.txt has the rule '{rule}', but the vocabulary has no token {e}. They are not of the same model."
+                f"merges.txt has the rule '{rule}', but the vocabulary has no token {e}. They are of different models."
             ) from e
     pairs = sorted(rules)
     return _Tables(

@@ -131,7 +131,7 @@ def first_keys(path: Path) -> list[str]:
     for raw in itertools.islice(lines(path), 100):
         try:
             return list(_json_object(raw))
-        except BadTextError as e:  # noqa: PERF203 - a hundred lines at most
+        except BadTextError as e:
             problem = problem if raw.isspace() else str(e)
     raise UserError(f"{path}: no JSON object in its first 100 lines ({problem}). Expected one on each line.")
 

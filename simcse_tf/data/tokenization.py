@@ -9,6 +9,11 @@ import tensorflow as tf
 from simcse_tf.data.bpe import BYTES_PER_TOKEN, byte_pairs
 
 
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether a keras-hub tokenizer is a byte-level BPE, as RoBERTa's is."""
+    return hasattr(tokenizer, "merges")
+
+
 def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | None = None) -> dict[str, tf.Tensor]:
     """Turns texts into the encoder's input. Long texts lose their end, never [CLS] or [SEP]; `[SEP]` in a text is text.
 
@@ -28,7 +33,7 @@ def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | 
         `token_ids` and `padding_mask` (1 for tokens, 0 for padding), both `(n, length)` int32.
     """
     most = max_length - 2
-    byte_level = hasattr(tokenizer, "merges")
+    byte_level = is_byte_level(tokenizer)
     if byte_level:
         text = tf.strings.substr(text, 0, most * BYTES_PER_TOKEN)
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
@@ -40,8 +45,8 @@ def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | 
         unknown = tokenizer.vocabulary.get("<unk>", tokenizer.pad_token_id)
         ids = byte_pairs(text, tokenizer.vocabulary, tokenizer.merges, most=most, unknown=unknown)
     else:
-        # Linear in the length: 100,000 characters take 0.1 s at most. Bytes cannot be cut off before: a word without end is
-        # one token, and blanks are none.
+        # Linear in the length: 100,000 characters take 0.1 s at most. Bytes cannot be cut off before: a word without
+        # end is one token, and blanks are none.
         ids = tf.cast(tokenizer(text), tf.int32)
     ids = ids[:, :most]
     n = ids.nrows()

@@ -1,4 +1,4 @@
-"""The report's pictures: numbers in, SVG text out. Each is one small panel, so that a phone can put them below each other.
+"""The report's pictures: numbers in, SVG text out. Each is one small panel, so that a phone can stack them.
 
 Colours are CSS variables of the page (`simcse_tf.evaluation.page`), so that one picture serves light and dark.
 """
@@ -57,7 +57,8 @@ def development(evaluations: Sequence[dict[str, float]], best_step: int, name: s
     """Spearman on the development set over steps: as exported, and with or without the head where that differs."""
 
     def draw(axes: Axes) -> None:
-        scores = {key: [e[key] for e in evaluations if key in e] for key in ("dev", "dev_with_head", "dev_without_head")}
+        keys = ("dev", "dev_with_head", "dev_without_head")
+        scores = {key: [e[key] for e in evaluations if key in e] for key in keys}
         steps = [e["step"] for e in evaluations]
         # One of the two others is what is exported.
         others = {key: line for key, line in scores.items() if key != "dev" and line and line != scores["dev"]}
@@ -67,7 +68,7 @@ def development(evaluations: Sequence[dict[str, float]], best_step: int, name: s
             axes.plot(steps, line, "o--", color=_COLOUR["third"], markersize=3, label=label)
         best = max(e["dev"] for e in evaluations)
         axes.plot(best_step, best, "o", markersize=9, fillstyle="none", color=_COLOUR["ink"], label="best")
-        axes.set(xlabel="step", ylabel=f"{name}, Spearman × 100")
+        axes.set(xlabel="step", ylabel=f"{name}, Spearman x 100")
         axes.legend()
 
     return _svg(f"Spearman on {name} over steps", draw)
@@ -120,8 +121,7 @@ def plane(path: Sequence[tuple[int, float, float]], before: tuple[float, float],
 
     def draw(axes: Axes) -> None:
         line = [(x, y) for _, x, y in path] or [before, after]
-        axes.plot(*zip(*line, strict=True), "-", color=_COLOUR["ink"], alpha=0.5, linewidth=1)
-        axes.plot(*zip(*line, strict=True), "o", color=_COLOUR["ink"], alpha=0.5, markersize=3)
+        axes.plot(*zip(*line, strict=True), "o-", color=_COLOUR["ink"], alpha=0.5, linewidth=1, markersize=3)
         for when, point in (("before", before), ("after", after)):
             axes.plot(*point, "o", color=_COLOUR[when], markersize=8, label=f"{when}{' (kept)' * (when == 'after')}")
         for step, x, y in _few(path):
@@ -148,8 +148,10 @@ def clusters(points: np.ndarray, cluster: np.ndarray, when: str, limits: np.ndar
             own = points[cluster == i]
             axes.plot(*own.T, "o", markersize=3.5, markeredgewidth=0, alpha=0.7, color=_COLOUR[f"cluster{i}"])
         for i in np.unique(cluster):
+            x, y = np.median(points[cluster == i], axis=0)
             axes.text(
-                *np.median(points[cluster == i], axis=0),
+                x,
+                y,
                 str(i + 1),
                 ha="center",
                 va="center",

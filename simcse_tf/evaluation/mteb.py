@@ -1,5 +1,7 @@
 """One of our models as `mteb` (2.x) wants it. Needs the extra `mteb`, which brings PyTorch.
 
+For example:
+
     import mteb
     import simcse_tf
     from simcse_tf.evaluation.mteb import MtebEncoder
@@ -89,6 +91,8 @@ class MtebEncoder(AbsEncoder):
         texts: list[str] = []
         for batch in inputs:
             if "text" not in batch:
-                raise UserError(f"{task_metadata.name}: has {', '.join(batch)} and no text; our encoders embed text alone.")
+                raise UserError(
+                    f"{task_metadata.name}: has {', '.join(batch)}, no text; our encoders embed text alone."
+                )
             texts += batch["text"]
         return check(self.model.encode(texts, batch_size=batch_size), texts, task_metadata.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,6 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif
 table { border-collapse: collapse; font-size: .925rem; width: 100%; }
 th, td { border-bottom: 1px solid var(--grid); padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; }
 td.n, th.n { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
-tr.sum td { font-weight: 600; }
 td.code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85rem; overflow-wrap: anywhere; }
 td.code:first-child { white-space: nowrap; }
 .better { color: var(--better); } .worse { color: var(--worse); }
@@ -69,18 +69,19 @@ def page(numbers: dict[str, Any]) -> str:
 def _summary(numbers: dict[str, Any]) -> str:
     config, task = numbers["config"], numbers["pictures_of"]["name"]
     start, end = numbers["before"], numbers["after"]
-    tiles = {f"Spearman, {escape(task)}": (start["scores"][task], end["scores"][task], 2)}
-    tiles["alignment"] = (start["geometry"]["alignment"], end["geometry"]["alignment"], 3)
-    tiles["uniformity"] = (start["geometry"]["uniformity"], end["geometry"]["uniformity"], 3)
     random = numbers["random_pairs"]
-    tiles["mean cosine of random pairs"] = (random["before"]["mean"], random["after"]["mean"], 3)
+    tiles = [(f"Spearman, {task}", start["scores"][task], end["scores"][task], 2)]
+    tiles += [(key, start["geometry"][key], end["geometry"][key], 3) for key in ("alignment", "uniformity")]
+    tiles += [("mean cosine of random pairs", random["before"]["mean"], random["after"]["mean"], 3)]
     shown = "".join(
-        f"<div class='tile'><span>{label}</span><b>{_number(a, digits)} → {_number(b, digits)}</b></div>"
-        for label, (a, b, digits) in tiles.items()
+        f"<div class='tile'><span>{escape(label)}</span><b>{_number(a, digits)} → {_number(b, digits)}</b></div>"
+        for label, a, b, digits in tiles
     )
     kept = f"The encoder of step {numbers['best_step']} was kept: it scored best on the development set."
     if numbers["best_step"] == 0:
-        kept = "No step improved on the encoder that training began with, so that one was kept: before and after are equal."
+        kept = (
+            "No step improved on the encoder that training began with: that one was kept, before and after are equal."
+        )
     return (
         f"<h1>{escape(Path(numbers['run']).name)}: what training changed</h1>"
         f"<p><b class='before'>Before</b> is <b>{escape(config['preset'])}</b> as training found it, pooled with "
@@ -94,35 +95,38 @@ def _scores(numbers: dict[str, Any]) -> str:
     start, end = numbers["before"], numbers["after"]
     rows = []
     for task, a in start["scores"].items():
-        pairs = f"{start['details'][task]['pairs']:,} pairs"
-        rows.append(_change(f"{escape(task)} <small>{pairs}</small>", a, end["scores"][task]))
+        rows.append(_change(task, f"{start['details'][task]['pairs']:,} pairs", a, end["scores"][task]))
     if start["average"] is not None:
-        rows.append(_change("Average of the paper's 7 tasks", start["average"], end["average"], css="sum"))
-    for task, result in start["transfer"].items():
-        rows.append(
-            _change(f"{escape(task)} <small>transfer, accuracy</small>", result["accuracy"], end["transfer"][task]["accuracy"])
-        )
+        rows.append(_change("Average", "the paper's 7 tasks", start["average"], end["average"]))
+    for task, a in start["transfer"].items():
+        rows.append(_change(task, "transfer, accuracy", a["accuracy"], end["transfer"][task]["accuracy"]))
     for key in ("alignment", "uniformity"):
-        label = f"{key} <small>lower is better</small>"
-        rows.append(_change(label, start["geometry"][key], end["geometry"][key], digits=4, higher_is_better=False))
+        a, b = start["geometry"][key], end["geometry"][key]
+        rows.append(_change(key, "lower is better", a, b, digits=4, higher_is_better=False))
     missing = ""
     if start["missing"]:
-        missing = f"<p class='note'>Not there, so not scored: {escape(', '.join(start['missing']))}.</p>"
+        missing = _note(f"Not there, so not scored: {escape(', '.join(start['missing']))}.")
     return (
-        "<h2>Scores</h2><p class='note'>STS: Spearman × 100 of cosine similarity against people's grades, all subsets of a task "
-        "together, no regressor. A difference of a point between two runs means little without several seeds.</p>"
-        "<div class='scroll'><table><tr><th>Task</th><th class='n'>before</th><th class='n'>after</th><th class='n'>change</th></tr>"
-        f"{''.join(rows)}</table></div>{missing}"
+        "<h2>Scores</h2>"
+        + _note(
+            "STS: Spearman x 100 of cosine similarity against people's grades, all subsets of a task together, no "
+            "regressor. A difference of a point between two runs means little without several seeds."
+        )
+        + _table("".join(rows), "Task", ">before", ">after", ">change")
+        + missing
     )
 
 
-def _change(label: str, a: float, b: float, *, digits: int = 2, higher_is_better: bool = True, css: str = "") -> str:
+def _change(label: str, about: str, a: float, b: float, *, digits: int = 2, higher_is_better: bool = True) -> str:
     # The change of what is shown, so that the row adds up.
     change = round(b, digits) - round(a, digits)
     kind = "" if change == 0 else "better" if (change > 0) == higher_is_better else "worse"
-    cells = "".join(f"<td class='n'>{_number(value, digits)}</td>" for value in (a, b))
     sign = "+" if change > 0 else ""
-    return f"<tr class='{css}'><td>{label}</td>{cells}<td class='n {kind}'>{sign}{_number(change, digits)}</td></tr>"
+    return (
+        f"<tr><td>{escape(label)} <small>{escape(about)}</small></td>"
+        f"<td class='n'>{_number(a, digits)}</td><td class='n'>{_number(b, digits)}</td>"
+        f"<td class='n {kind}'>{sign}{_number(change, digits)}</td></tr>"
+    )
 
 
 def _curves(numbers: dict[str, Any]) -> str:
@@ -135,28 +139,36 @@ def _curves(numbers: dict[str, Any]) -> str:
 
 
 def _similarity(numbers: dict[str, Any]) -> str:
-    found = numbers["similarities"]
+    found, about = numbers["similarities"], numbers["pictures_of"]
     low = min(0.0, *found["before"], *found["after"]) - 0.03
-    panels = [figures.similarity(found["gold"], found[when], when, low) for when in ("before", "after")]
-    about = numbers["pictures_of"]
     return (
-        f"<h2>Similarity against grade</h2><p class='note'>Each dot is one of the {about['pairs']:,} pairs of "
-        f"{escape(about['name'])}. A good encoder's dots rise from left to right; Spearman is how well they do.</p>"
-        + _panels(*panels)
+        "<h2>Similarity against grade</h2>"
+        + _note(
+            f"Each dot is one of the {about['pairs']:,} pairs of {escape(about['name'])}. A good encoder's dots rise "
+            "from left to right; Spearman is how well they do."
+        )
+        + _panels(*(figures.similarity(found["gold"], found[when], when, low) for when in ("before", "after")))
     )
 
 
 def _space(numbers: dict[str, Any]) -> str:
     random = numbers["random_pairs"]
-    histogram = figures.random_pairs(random["bin_edges"], random["before"]["counts"], random["after"]["counts"])
+    spread = {when: f"{_number(random[when]['mean'], 3)} ± {random[when]['std']:.3f}" for when in ("before", "after")}
     path = [(e["step"], e["uniformity"], e["alignment"]) for e in numbers["curves"]["evaluations"] if "alignment" in e]
-    ends = [(numbers[when]["geometry"]["uniformity"], numbers[when]["geometry"]["alignment"]) for when in ("before", "after")]
-    what = {when: f"{random[when]['mean']:.3f} ± {random[when]['std']:.3f}" for when in ("before", "after")}
+    measured = [numbers[when]["geometry"] for when in ("before", "after")]
+    ends = [(geometry["uniformity"], geometry["alignment"]) for geometry in measured]
     return (
-        "<h2>The space</h2><p class='note'>Contrastive training spreads sentences that have nothing to do with each other (uniformity "
-        "falls, random pairs move towards 0) and should keep equal meanings close (alignment stays low). Numbers in the right "
-        f"picture are steps. Random pairs: {what['before']} before, {what['after']} after.</p>"
-    ) + _panels(histogram, figures.plane(path, ends[0], ends[1]))
+        "<h2>The space</h2>"
+        + _note(
+            "Contrastive training spreads sentences that have nothing to do with each other (uniformity falls, random "
+            "pairs move towards 0) and should keep equal meanings close (alignment stays low). Numbers in the right "
+            f"picture are steps. Random pairs: {spread['before']} before, {spread['after']} after."
+        )
+        + _panels(
+            figures.random_pairs(random["bin_edges"], random["before"]["counts"], random["after"]["counts"]),
+            figures.plane(path, *ends),
+        )
+    )
 
 
 def _map(found: dict[str, Any]) -> str:
@@ -164,45 +176,47 @@ def _map(found: dict[str, Any]) -> str:
     everything = np.concatenate(list(points.values()))
     limits = np.stack([everything.min(axis=0), everything.max(axis=0)]) * 1.05
     cluster = np.array(found["cluster"]) - 1
-    panels = [figures.clusters(x, cluster, when, limits) for when, x in points.items()]
     rows = "".join(
-        f"<tr><td class='n' style='color: var(--cluster{c['cluster'] - 1})'><b>{c['cluster']}</b></td><td class='n'>{c['size']}</td>"
-        f"<td>{escape(' · '.join(c['nearest_to_its_centre']))}</td></tr>"
+        f"<tr><td class='n' style='color: var(--cluster{c['cluster'] - 1})'><b>{c['cluster']}</b></td>"
+        f"<td class='n'>{c['size']}</td><td>{escape(' · '.join(c['nearest_to_its_centre']))}</td></tr>"
         for c in found["clusters"]
     )
-    figures_of = {
-        when: f"{when} {_number(found[when]['cosine_inside_clusters'], 3)} inside a cluster, "
+    cosines = "; ".join(
+        f"{when} {_number(found[when]['cosine_inside_clusters'], 3)} inside a cluster, "
         f"{_number(found[when]['cosine_between_clusters'], 3)} between clusters"
         for when in ("before", "after")
-    }
+    )
     variance = " and ".join(f"{100 * found[when]['variance_shown']:.0f}% {when}" for when in ("before", "after"))
     return (
-        f"<h2>Clusters</h2><p class='note'>{len(found['shown'])} of {found['sentences']:,} sentences of the development set, on the two "
-        "principal components of both spaces together: the same directions and the same scale left and right. The clusters were "
-        "found by k-means in the space before, and keep their colour and number. Mean cosine: "
-        f"{figures_of['before']}; {figures_of['after']}. Two dimensions show only part of the variance ({variance}).</p>"
-        + _panels(*panels)
-        + "<details open><summary>What is in the clusters</summary><div class='scroll'><table><tr><th class='n'>no.</th>"
-        f"<th class='n'>size</th><th>nearest to its centre</th></tr>{rows}</table></div></details>"
+        "<h2>Clusters</h2>"
+        + _note(
+            f"{len(found['shown'])} of {found['sentences']:,} sentences of the development set, on the two principal "
+            "components of both spaces together: the same directions and the same scale left and right. The clusters "
+            "were found by k-means in the space before, and keep their colour and number. "
+            f"Mean cosine: {cosines}. Two dimensions show only part of the variance ({variance})."
+        )
+        + _panels(*(figures.clusters(x, cluster, when, limits) for when, x in points.items()))
+        + _details("What is in the clusters", _table(rows, ">no.", ">size", "nearest to its centre"))
     )
 
 
 def _settings(numbers: dict[str, Any]) -> str:
-    defaults = TrainConfig.from_json("{}")
-    rows = "".join(
-        f"<tr><td class='code'>{escape(key)}</td><td class='code'>{_value(value, value != _plain(getattr(defaults, key)))}</td></tr>"
-        for key, value in numbers["config"].items()
-    )
+    defaults = json.loads(TrainConfig().to_json())
+    settings = ""
+    for key, value in numbers["config"].items():
+        text = escape(" ".join(map(str, value)) if isinstance(value, list) else str(value))
+        shown = text if value == defaults.get(key) else f"<b>{text}</b>"
+        settings += f"<tr><td class='code'>{escape(key)}</td><td class='code'>{shown}</td></tr>"
+    training, now = numbers["versions"]["training"], numbers["versions"]["report"]
     versions = "".join(
-        f"<tr><td>{escape(name)}</td><td class='n'>{escape(numbers['versions']['training'].get(name, '–'))}</td>"
-        f"<td class='n'>{escape(version)}</td></tr>"
-        for name, version in numbers["versions"]["report"].items()
+        f"<tr><td>{name}</td><td class='n'>{escape(training.get(name, '-'))}</td><td class='n'>{version}</td></tr>"
+        for name, version in now.items()
     )
     return (
-        "<h2>Configuration and versions</h2><p class='note'>In bold: what differs from the defaults of the program.</p>"
-        f"<details open><summary>Configuration</summary><div class='scroll'><table>{rows}</table></div></details>"
-        "<details open><summary>Versions</summary><div class='scroll'><table><tr><th>package</th><th class='n'>training</th>"
-        f"<th class='n'>this report</th></tr>{versions}</table></div></details>"
+        "<h2>Configuration and versions</h2>"
+        + _note("In bold: what differs from the defaults of the program.")
+        + _details("Configuration", _table(settings))
+        + _details("Versions", _table(versions, "package", ">training", ">this report"))
     )
 
 
@@ -210,15 +224,20 @@ def _panels(*svgs: str) -> str:
     return "<div class='panels'>" + "".join(f"<figure>{svg}</figure>" for svg in svgs) + "</div>"
 
 
+def _note(text: str) -> str:
+    return f"<p class='note'>{text}</p>"
+
+
+def _details(summary: str, content: str) -> str:
+    return f"<details open><summary>{summary}</summary>{content}</details>"
+
+
+def _table(rows: str, *header: str) -> str:
+    """Rows under a header; a name that begins with > stands on the right, over numbers."""
+    cells = "".join(f"<th{' class=n' * (name[0] == '>')}>{name.removeprefix('>')}</th>" for name in header)
+    return f"<div class='scroll'><table>{f'<tr>{cells}</tr>' * bool(header)}{rows}</table></div>"
+
+
 def _number(value: float | None, digits: int) -> str:
     # A real minus sign, as wide as the digits.
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _value(value: Any, changed: bool) -> str:
-    text = escape(" ".join(map(str, value)) if isinstance(value, list) else str(value))
-    return f"<b>{text}</b>" if changed else text
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return "&ndash;" if value is None else f"{value:.{digits}f}".replace("-", "&minus;")

@@ -24,6 +24,7 @@ from simcse_tf.models import presets
 _RANDOM_PAIRS = 20_000
 _SENTENCES_SHOWN = 600
 _CLUSTERS = 6
+_TRIES = 8  # k-means finds a local optimum: the best of these is taken
 _POINTS = 1_000  # of a curve; a long run's losses are averaged in groups
 
 
@@ -50,8 +51,8 @@ def write_report(
         `report.html` and `report.json`, both complete or untouched.
 
     Raises:
-        UserError: There is no run, or it has no evaluation yet; the preset that it began with or its development set is no
-            longer where it was; as `suite.load` and `suite.judge`.
+        UserError: There is no run, or it has no evaluation yet; the preset that it began with or its development set is
+            no longer where it was; as `suite.load` and `suite.judge`.
     """
     config, metrics, versions = _read_run(run)
     origins = {"before": presets.locate(config.preset), "after": presets.locate(str(run))}
@@ -78,7 +79,9 @@ def write_report(
 
 def _read_run(run: Path) -> tuple[TrainConfig, list[dict[str, float]], dict[str, str]]:
     if not (run / "config.json").is_file() or not (run / "checkpoints").is_dir():
-        raise UserError(f"{run}: not a run directory (no config.json and checkpoints/ in it). Name one that training wrote.")
+        raise UserError(
+            f"{run}: not a run directory (no config.json and checkpoints/ in it). Name one that training wrote."
+        )
     config = TrainConfig.from_json((run / "config.json").read_text("utf-8"), where=str(run / "config.json"))
     path = run / "metrics.jsonl"
     metrics = []
@@ -88,7 +91,9 @@ def _read_run(run: Path) -> tuple[TrainConfig, list[dict[str, float]], dict[str,
         except json.JSONDecodeError as e:
             raise UserError(f"{path}:{number}: not JSON ({e.msg}). Resume the run, which repairs it.") from e
     if not any("dev" in line for line in metrics) or not (run / "checkpoints" / "best").is_dir():
-        raise UserError(f"{run}: the run has no evaluation yet, so there is nothing to report. Continue it with --resume.")
+        raise UserError(
+            f"{run}: the run has no evaluation yet, so there is nothing to report. Continue it with --resume."
+        )
     file = run / "versions.json"
     return config, metrics, json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
@@ -181,7 +186,9 @@ def _map(sentences: list[str], spaces: dict[str, np.ndarray]) -> dict[str, Any]:
 
     n = len(sentences)
     k = max(1, min(_CLUSTERS, n // 4))
-    centres, cluster = kmeans2(spaces["before"], k, minit="++", rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    tries = [kmeans2(spaces["before"], k, minit="++", rng=rng) for _ in range(_TRIES)]
+    centres, cluster = min(tries, key=lambda found: np.sum((spaces["before"] - found[0][found[1]]) ** 2))
     examples = []
     for i in range(k):
         own = np.flatnonzero(cluster == i)

@@ -117,13 +117,13 @@ def load(
     Args:
         sts_dir: SentEval's data directory, the one with `STS/` and `SICK/`.
         transfer_dir: SentEval's `downstream` folder.
-        tasks: Names from `sts.TASKS` and `transfer.TASKS`, `bundled` or `tfds:glue/stsb`. By default everything that the
-            directories hold; what they lack is then noted in `missing`. A set that is named here must be there.
+        tasks: Names from `sts.TASKS` and `transfer.TASKS`, `bundled` or `tfds:glue/stsb`; these sets must be there. By
+            default everything that the directories hold; what they lack is then noted in `missing`.
         tfds_dir: Where TensorFlow Datasets keeps its data; its own default if not given.
 
     Raises:
-        UserError: Unknown task; a task without its directory; a set that is missing, cut off or not in its format; nothing
-            to judge on; no scikit-learn for transfer tasks.
+        UserError: Unknown task; a task without its directory; a set that is missing, cut off or not in its format;
+            nothing to judge on; no scikit-learn for transfer tasks.
     """
     for name in tasks:
         valid = [*sts.TASKS, *transfer.TASKS, BUNDLED, TFDS]

@@ -64,7 +64,7 @@ class SentenceEncoder(keras.Model):
 
     @property
     def dropout_seeds(self) -> list[keras.Variable]:
-        """The state of each dropout layer's random numbers: it decides the next mask, and every training call moves it on."""
+        """The state of each dropout layer's random numbers: it decides the next mask and moves on with every call."""
         return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
 
     def call(self, inputs, training=False):

@@ -21,7 +21,9 @@ from simcse_tf.errors import UserError
 from simcse_tf.models import weights
 
 # RoBERTa's position table begins with rows that no position uses: its padding index is 1, positions start at 2.
-_ROBERTA_POSITION_OFFSET = 2
+ROBERTA_POSITION_OFFSET = 2
+# How sentence-transformers names the activation of a Dense module.
+TANH = "torch.nn.modules.activation.Tanh"
 _EXACT_OR_TANH_GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh")
 
 
@@ -103,7 +105,7 @@ def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
             value = tensors[name]
             if name == "embeddings.position_embeddings.weight" and family.prefix == "roberta.":
                 # RoBERTa has one token type: its vector is added at every position, so it can live in the positions.
-                value = value[_ROBERTA_POSITION_OFFSET:] + tensors["embeddings.token_type_embeddings.weight"][:1]
+                value = value[ROBERTA_POSITION_OFFSET:] + tensors["embeddings.token_type_embeddings.weight"][:1]
             if kind == "linear":
                 value = value.T
             if value.size != int(np.prod(variable.shape)):
@@ -244,7 +246,7 @@ def _backbone_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "max_sequence_length": config["max_position_embeddings"],
     }
     if config["model_type"] in ("roberta", "xlm-roberta"):
-        arguments["max_sequence_length"] -= _ROBERTA_POSITION_OFFSET
+        arguments["max_sequence_length"] -= ROBERTA_POSITION_OFFSET
     else:
         arguments["num_segments"] = config.get("type_vocab_size", 2)
     if config["model_type"] == "electra":

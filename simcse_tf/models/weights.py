@@ -26,8 +26,8 @@ def weights_files(directory: Path) -> list[Path]:
         if not path.is_file():
             pickled = " Only pytorch_model.bin is there: " if (directory / "pytorch_model.bin").is_file() else " "
             raise UserError(
-                f"{path}: not found.{pickled}save the model with save_pretrained(..., safe_serialization=True), or download "
-                "its safetensors files."
+                f"{path}: not found.{pickled}save the model with save_pretrained(..., safe_serialization=True), or "
+                "download its safetensors files."
             )
     return paths
 

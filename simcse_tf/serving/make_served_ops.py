@@ -1,4 +1,4 @@
-"""Writes served_ops.tsv, the operations that each tensorflow/serving image can run: `python -m simcse_tf.serving.make_served_ops`.
+"""Writes served_ops.tsv, what each tensorflow/serving image can run: `python -m simcse_tf.serving.make_served_ops`.
 
 An image registers the operations of its TensorFlow and of the tensorflow-text that it is linked with; the wheels of the
 same versions register the same. This downloads them (2 GB, Linux x86), loads their libraries in a process of its own,
@@ -76,7 +76,7 @@ def _unpack(work: Path, requirement: str, ending: str) -> list[Path]:
 
 def _ask(answer: Path, framework: str, runtime: str, *operations: str) -> None:
     """Runs in the process of its own: writes the registered operations and kernels, serialised."""
-    handle = ctypes.CDLL(framework, ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(framework, ctypes.RTLD_GLOBAL)
     handle = ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL)
 
     class Buffer(ctypes.Structure):

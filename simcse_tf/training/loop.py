@@ -39,10 +39,10 @@ class Outcome:
     run: Path
     steps: int
     development_set: str
-    # Spearman x 100 of the encoder that training began with, and of the best one.
-    before: float
-    after: float
     best_step: int
+    # What `callbacks.dev_scores` says of the encoder that training began with, and of the best one.
+    before: dict[str, float]
+    after: dict[str, float]
 
 
 def train(plan: Plan, console: Console) -> Outcome:
@@ -61,7 +61,10 @@ def train(plan: Plan, console: Console) -> Outcome:
 
     # ---- Data that only TensorFlow Datasets can tell of ----
     pairs = plan.development_set or sts.from_tfds(config.tfds_dir)
-    steps = total_steps(config, plan.scan or scan_rows(config, plan.source))
+    scan = plan.scan or scan_rows(config, plan.source)
+    steps = total_steps(config, scan)
+    if scan.bad:
+        console.print(f"{scan.bad} bad rows are skipped, {scan.rows} are used; the first bad one: {scan.first_bad}")
 
     # ---- Model ----
     dtype = "float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}"
@@ -99,7 +102,7 @@ def train(plan: Plan, console: Console) -> Outcome:
     evaluation = callbacks.Evaluation(
         encoder, pairs, run, progress, every=config.eval_every, total_steps=steps, console=console
     )
-    bar = callbacks.ProgressBar(progress.step, steps, config.batch_size, console)
+    bar = callbacks.ProgressBar(progress.step, steps, config.batch_size * plan.source.views, console)
     console.print(
         f"training {plan.origin.name} on {config.data}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), XLA {'on' if model.jit_compile else 'off'}, run {run.path}"
@@ -113,9 +116,9 @@ def train(plan: Plan, console: Console) -> Outcome:
                 shuffle=False,  # the feed has shuffled
                 verbose=0,
             )
-    before = next(line["dev"] for line in run.metrics() if "dev" in line)
-    final = evaluation.progress
-    return Outcome(run.path, final.step, pairs.name, before, final.best_score, final.best_step)
+    best = evaluation.progress.best_step
+    scores = {line["step"]: line for line in run.metrics() if "dev" in line}
+    return Outcome(run.path, evaluation.progress.step, pairs.name, best, scores[0], scores[best])
 
 
 def best_encoder(outcome: Outcome) -> SentenceEncoder:

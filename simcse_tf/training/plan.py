@@ -56,8 +56,8 @@ def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
     if scan.rows < config.batch_size:
         skipped = f" ({scan.bad} bad ones skipped)" if scan.bad else ""
         raise UserError(
-            f"--data {config.data}: {scan.rows} usable rows{skipped}, fewer than one batch of {config.batch_size}. Give "
-            "more data or a smaller --batch-size."
+            f"--data {config.data}: {scan.rows} usable rows{skipped}, fewer than one batch of {config.batch_size}. "
+            "Give more data or a smaller --batch-size."
         )
     return scan
 

@@ -1,5 +1,6 @@
 """`report.html` and `report.json` of small runs of the tiny BERT."""
 
+import itertools
 import json
 import re
 import shutil
@@ -20,9 +21,7 @@ def runs(tiny_preset, tmp_path_factory):
     """An unsupervised run (head in training only) and a supervised one (head kept), each with its report."""
     root = tmp_path_factory.mktemp("runs")
     (root / "sentences.txt").write_text("".join(s + "\n" for s in SENTENCES), "utf-8")
-    (root / "pairs.csv").write_text(
-        "a,b\n" + "".join(f"{a},{b}\n" for a, b in zip(SENTENCES, SENTENCES[1:], strict=False))
-    )
+    (root / "pairs.csv").write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in itertools.pairwise(SENTENCES)))
     common = [
         "--preset",
         str(tiny_preset),
@@ -164,8 +163,8 @@ def test_the_page_has_every_picture_and_the_numbers_of_the_json(runs, html):
     ]
     report = numbers(runs / "unsup")
     for when in ("before", "after"):
-        assert f"{report[when]['scores']['bundled']:.2f}".replace("-", "−") in parsed.text
-        assert f"{report[when]['geometry']['uniformity']:.4f}".replace("-", "−") in parsed.text
+        assert f"{report[when]['scores']['bundled']:.2f}".replace("-", "\N{MINUS SIGN}") in parsed.text
+        assert f"{report[when]['geometry']['uniformity']:.4f}".replace("-", "\N{MINUS SIGN}") in parsed.text
     assert "learning_rate" in parsed.text
     assert report["versions"]["report"]["tensorflow"] in parsed.text
 
@@ -208,8 +207,8 @@ def test_a_change_for_the_worse_is_marked_as_such(runs):
     report["before"]["scores"]["bundled"], report["after"]["scores"]["bundled"] = 40.0, 38.5
     report["before"]["geometry"]["alignment"], report["after"]["geometry"]["alignment"] = 0.4, 0.2
     text = page.page(report)
-    assert "<td class='n worse'>−1.50</td>" in text
-    assert "<td class='n better'>−0.2000</td>" in text
+    assert "<td class='n worse'>&minus;1.50</td>" in text
+    assert "<td class='n better'>&minus;0.2000</td>" in text
 
 
 def test_a_scatter_has_a_dot_for_every_pair():

@@ -8,14 +8,21 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.conftest import VOCABULARY
+from tests.conftest import SENTENCES, VOCABULARY
 
 DIM, HEADS, LAYERS, FEEDFORWARD, POSITIONS = 8, 2, 2, 12, 20
-PREFIXES = {"bert": "bert.", "electra": "electra.", "distilbert": "distilbert.", "roberta": "roberta."}
+PREFIXES = {
+    "bert": "bert.",
+    "electra": "electra.",
+    "distilbert": "distilbert.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+}
+ROBERTAS = ("roberta", "xlm-roberta")
 
 
 def write(directory: Path, model_type: str, *, prefix: bool = True, old_names: bool = False) -> Path:
-    """Writes config, weights and tokenizer of `bert`, `electra`, `distilbert` or `roberta`."""
+    """Writes config, weights and tokenizer of a model type of `PREFIXES`."""
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = len(VOCABULARY)
     weights = _distilbert(vocabulary) if model_type == "distilbert" else _bert(model_type, vocabulary)
@@ -32,6 +39,8 @@ def write(directory: Path, model_type: str, *, prefix: bool = True, old_names: b
     (directory / "config.json").write_text(json.dumps(_config(model_type, vocabulary)), "utf-8")
     if model_type == "roberta":
         _write_bpe(directory)
+    elif model_type == "xlm-roberta":
+        _write_sentencepiece(directory)
     else:
         (directory / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
         (directory / "tokenizer_config.json").write_text('{"do_lower_case": true}', "utf-8")
@@ -68,7 +77,7 @@ def _config(model_type, vocabulary):
     }
     if model_type == "electra":
         config["embedding_size"] = 6
-    if model_type == "roberta":
+    if model_type in ROBERTAS:
         config |= {
             "layer_norm_eps": 1e-5,
             "type_vocab_size": 1,
@@ -99,7 +108,7 @@ def _bert(model_type, vocabulary):
     weights = {
         "embeddings.word_embeddings.weight": _random(vocabulary, width),
         "embeddings.position_embeddings.weight": _random(POSITIONS, width),
-        "embeddings.token_type_embeddings.weight": _random(1 if model_type == "roberta" else 2, width),
+        "embeddings.token_type_embeddings.weight": _random(1 if model_type in ROBERTAS else 2, width),
         **_norm("embeddings.LayerNorm", width),
     }
     if model_type == "electra":
@@ -133,6 +142,25 @@ def _distilbert(vocabulary):
         weights |= _linear(f"{at}.ffn.lin2", FEEDFORWARD, DIM)
         weights |= _norm(f"{at}.output_layer_norm", DIM)
     return weights
+
+
+def _write_sentencepiece(directory):
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES),
+        model_writer=model,
+        vocab_size=40,
+        hard_vocab_limit=False,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        minloglevel=2,
+    )
+    (directory / "sentencepiece.bpe.model").write_bytes(model.getvalue())
 
 
 def _write_bpe(directory):

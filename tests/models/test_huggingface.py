@@ -46,7 +46,7 @@ def test_roberta_keeps_its_token_type_vector_which_keras_hub_drops(tmp_path):
     )
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta", "electra"])
+@pytest.mark.parametrize("model_type", hugging_face_directories.PREFIXES)
 @pytest.mark.parametrize(("prefix", "old_names"), [(False, False), (True, True)])
 def test_prefixes_and_old_names_make_no_difference(tmp_path, model_type, prefix, old_names):
     if model_type == "distilbert" and old_names:
@@ -69,7 +69,7 @@ def test_prefixes_and_old_names_make_no_difference(tmp_path, model_type, prefix,
     np.testing.assert_array_equal(hidden(a), hidden(b))
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta", "electra"])
+@pytest.mark.parametrize("model_type", hugging_face_directories.PREFIXES)
 def test_embeddings_equal_transformers(tmp_path, model_type):
     transformers = pytest.importorskip("transformers", reason="the cross-check needs transformers and PyTorch")
     torch = pytest.importorskip("torch")
@@ -93,7 +93,7 @@ def test_a_simcse_checkpoint_brings_its_head_along(tmp_path):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta", "electra"])
+@pytest.mark.parametrize("model_type", hugging_face_directories.PREFIXES)
 def test_every_family_encodes_text(tmp_path, model_type):
     directory = hugging_face_directories.write(tmp_path, model_type)
     encoder = load_encoder(presets.locate(str(directory)), EncoderConfig("avg_first_last", "none"))

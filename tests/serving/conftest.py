@@ -6,11 +6,33 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def exported_family(tmp_path_factory):
+    """A function from a Hugging Face `model_type` to the directory of its tiny export; each is made once."""
+    from simcse_tf.config import EncoderConfig
+    from simcse_tf.models import presets
+    from simcse_tf.models.saved import load_encoder
+    from simcse_tf.serving import savedmodel
+    from tests.models import hugging_face_directories
+
+    root = tmp_path_factory.mktemp("families")
+
+    @cache
+    def export(model_type: str) -> Path:
+        source = str(hugging_face_directories.write(root / "sources" / model_type, model_type))
+        encoder = load_encoder(presets.locate(source), EncoderConfig("cls", "none"))
+        savedmodel.export(encoder, root / model_type, source=source)
+        return root / model_type
+
+    return export
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,13 @@ def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_f
     assert result["steps"] == 2
 
 
+def test_skipped_rows_are_counted(capsys, flags, sentences_file):
+    with sentences_file.open("ab") as f:
+        f.write(b"caf\xe9\n\xff\n")
+    train.main([*flags, "--max-steps", "1", "--skip-bad-rows"])
+    assert "2 bad rows are skipped, 60 are used; the first bad one: " in capsys.readouterr().err
+
+
 class TestOutputDirectory:
     def test_another_run_is_not_overwritten(self, capsys, flags, tmp_path):
         run(capsys, [*flags, "--max-steps", "1"])

@@ -1,0 +1,165 @@
+"""What the page accepts: sentences, lines and uploaded files, with limits; and text as HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from simcse_tf.data import files
+from simcse_tf.errors import UserError, did_you_mean
+
+MAX_CHARACTERS = 5_000
+MAX_CANDIDATES = 1_000
+MAX_MATRIX = 50
+MAX_MAP = 5_000
+MAX_INDEX = 200_000
+# A compressed file may hold a thousand times its size: uploads are plain.
+SUFFIXES = list(files.SUFFIXES)
+_GUESS_ROWS = 100
+
+
+def escape(text: str) -> str:
+    """Text as HTML that shows it: tags are not run, nor are the template marks of the HTML component (`{`, `$`)."""
+    escaped = html.escape(text, quote=True)
+    return escaped.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """The start of a text, for a label."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def sentence(text: str | None, what: str) -> str:
+    """One sentence, whitespace at its ends removed.
+
+    Raises:
+        UserError: It is empty or too long.
+    """
+    text = (text or "").strip()
+    if not text:
+        raise UserError(f"{what} is empty. Type a sentence.")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(
+            f"{what} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken. A sentence encoder reads "
+            "sentences: shorten it, or split it into lines and use Rank or Search."
+        )
+    return text
+
+
+def sentences(text: str | list[str] | None, what: str, *, least: int, most: int) -> list[str]:
+    """The lines of a text, or a list of sentences; blank ones are left out.
+
+    Raises:
+        UserError: Too few, too many, or one that is too long or no string.
+    """
+    given = (text or "").splitlines() if isinstance(text, str | None) else text
+    if not all(isinstance(line, str) for line in given):
+        raise UserError(f"{what}: expected strings.")
+    found = [line.strip() for line in given if line.strip()]
+    if len(found) > most:
+        raise UserError(f"{what}: {len(found):,} lines; at most {most:,} are taken. Leave some out.")
+    if len(found) < least:
+        raise UserError(f"{what}: {len(found)} of at least {least} lines. Type one sentence a line.")
+    return [sentence(line, f"{what}, line {i}") for i, line in enumerate(found, 1)]
+
+
+def columns(path: str | Path) -> list[str]:
+    """The column names of an uploaded table, the keys of JSON lines; none for plain text.
+
+    Raises:
+        UserError: The file is of another kind, or has no header.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise UserError(f"{path.name}: files of type '{kind}' are not read. Expected one of {', '.join(SUFFIXES)}.")
+    if kind == ".txt":
+        return []
+    with _named(path):
+        return files.first_keys(path) if kind == ".jsonl" else files.header(path)
+
+
+def guess_column(path: str | Path, names: list[str]) -> str | None:
+    """The column with the longest text in the first rows, which is the text's more often than not."""
+    best, longest = None, 0
+    for name in names:
+        try:
+            length = sum(len(row[0]) for row in islice(rows(path, (name,)), _GUESS_ROWS))
+        except UserError:
+            continue
+        if length > longest:
+            best, longest = name, length
+    return best
+
+
+def rows(path: str | Path, names: tuple[str, ...]) -> Iterator[files.Row]:
+    """Rows of an uploaded file, checked as they are read.
+
+    Args:
+        path: The file.
+        names: Columns of a table; ignored for plain text.
+
+    Raises:
+        UserError: A row that cannot be used, with file and line.
+    """
+    path = Path(path)
+    known = columns(path)
+    if known:
+        for name in names:
+            if name not in known:
+                raise UserError(f"{path.name}: no column '{name}'. {did_you_mean(name, known)}")
+
+    def reject(where: str, problem: str, start: str) -> None:
+        raise UserError(f'{where}: {problem}; the line starts "{start}". Correct the file and upload it again.')
+
+    with _named(path):
+        if not known:
+            yield from files.text_rows(path, reject)
+        elif path.suffix.lower() == ".jsonl":
+            yield from files.json_rows(path, names, reject)
+        else:
+            yield from files.table_rows(path, names, reject)
+
+
+def file_sentences(path: str | Path, column: str | None, *, least: int, most: int) -> list[str]:
+    """The sentences of an uploaded file.
+
+    Args:
+        path: The file.
+        column: Of a table; the one with the longest text if not given.
+        least: Fewest sentences.
+        most: Most sentences.
+
+    Raises:
+        UserError: A row that cannot be used (with its line), too few or too many.
+    """
+    path = Path(path)
+    column = column or guess_column(path, columns(path))
+    found: list[str] = []
+    for (text, *_rest) in rows(path, (column,) if column else ()):
+        if len(found) == most:
+            raise UserError(f"{path.name}: more than {most:,} lines; at most {most:,} are taken. Split the file.")
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(
+                f"{path.name}: sentence {len(found) + 1} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are "
+                "taken. Split it into lines."
+            )
+        found.append(text)
+    if len(found) < least:
+        raise UserError(f"{path.name}: {len(found)} of at least {least} sentences. Expected one a line.")
+    return found
+
+
+class _named:  # noqa: N801 - reads as a statement
+    """Errors name the file as the user knows it, not where the server keeps it."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            raise UserError(str(error).replace(str(self._path), self._path.name)) from None
