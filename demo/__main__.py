@@ -86,7 +86,9 @@ def _serve(config: DemoConfig, auth: tuple[str, str] | None, folder: Path) -> No
             **app.launch_options(),
         )
     except OSError as e:
-        raise UserError(f"--host {config.host} --port {config.port}: {e}. Is the port taken? Give another.") from e
+        raise UserError(
+            f"--host {config.host} --port {config.port}: cannot listen there. Is the port taken? Give another."
+        ) from e
     print(f"{public or address} (Ctrl-C ends it)", flush=True)
     # The first visitor should not wait for the model.
     threading.Thread(target=_warm_up, args=(registry,), daemon=True).start()

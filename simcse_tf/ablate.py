@@ -36,7 +36,7 @@ _PROG = "python -m simcse_tf.ablate"
 # In a run's directory once it has finished: what the training command printed.
 _RESULT = "result.json"
 # `seed` is what --seeds varies; the others say where files go or hold lists.
-_FIXED = ("seed", "output_dir", "export_to", "overwrite", "resume", "columns", "skip_bad_rows")
+_FIXED = ("seed", "output_dir", "export_to", "report", "overwrite", "resume", "columns", "skip_bad_rows")
 _VARIABLE = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in _FIXED]
 # What is summarised, and with how many digits it is shown. The last step is there because the best one hides a run that
 # only got worse.
@@ -235,7 +235,8 @@ def _train(run: Run, which: str, console: Console) -> bool:
         return True
     console.print(f"{which}: {name}{': continues' if run.config.resume else ''}")
     # A process of its own: precision, seeds and memory of one run do not reach the next. Its progress is on our stderr.
-    command = [sys.executable, "-m", "simcse_tf.train", *run.flags]
+    # A grid has a table of its own.
+    command = [sys.executable, "-m", "simcse_tf.train", *run.flags, "--no-report"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 130:
         raise KeyboardInterrupt

@@ -117,6 +117,8 @@ class TrainConfig:
     output_dir: Path | None = None
     # Write the best encoder as a SavedModel at EXPORT_TO/<next version>/.
     export_to: Path | None = None
+    # Write report.html into the run directory at the end: curves, before and after, pictures.
+    report: bool = True
     # Replace the run that OUTPUT_DIR holds.
     overwrite: bool = False
     # Continue the run that OUTPUT_DIR holds from its last checkpoint.

@@ -1,10 +1,11 @@
-"""Exports an encoder as a SavedModel: `python -m simcse_tf.export RUN --to saved_models/NAME`."""
+"""Exports an encoder, as a SavedModel or to other ecosystems: `python -m simcse_tf.export RUN --to saved_models/NAME`."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -20,13 +21,16 @@ class ExportConfig:
 
     # A run directory, a preset name or a Hugging Face directory.
     run: tyro.conf.Positional[str]
-    # The model's directory; the next version is written into it.
+    # The model's directory, into which the next version is written; for the other formats a new directory.
     to: Path
+    # savedmodel: for TF Serving and the demo; huggingface: for transformers and sentence-transformers; keras-hub: a
+    # preset.
+    format: Literal["savedmodel", "huggingface", "keras-hub"] = "savedmodel"
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
     # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
     max_length: int | None = None
-    # The oldest tensorflow/serving image that has to load it.
+    # The oldest tensorflow/serving image that has to load a SavedModel.
     target_serving: Target = OLDEST
 
 
@@ -38,10 +42,15 @@ def main(arguments: list[str]) -> None:
     encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
 
     from simcse_tf.models.saved import load_encoder
-    from simcse_tf.serving import savedmodel
+    from simcse_tf.serving import interchange, savedmodel
 
     encoder = load_encoder(origin, encoder_config)
-    print(savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving))
+    if config.format == "huggingface":
+        print(interchange.to_huggingface(encoder, config.to, source=config.run))
+    elif config.format == "keras-hub":
+        print(interchange.to_keras_hub(encoder, config.to, source=config.run))
+    else:
+        print(savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving))
 
 
 if __name__ == "__main__":

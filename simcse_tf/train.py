@@ -52,6 +52,10 @@ def main(arguments: list[str]) -> None:
 
         console.print("exporting, and checking the export in a fresh process")
         result["saved_model"] = str(savedmodel.export(loop.best_encoder(outcome), checked.config.export_to))
+    if checked.config.report:
+        from simcse_tf.evaluation.report import write_report
+
+        result["report"] = str(write_report(outcome.run, say=console.print)[0])
     print(json.dumps(result, indent=2))
 
 

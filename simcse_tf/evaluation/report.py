@@ -60,7 +60,8 @@ def write_report(
     if sts_dir or transfer_dir or tasks:
         chosen = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir)
     if chosen.development_set is None:
-        chosen = dataclasses.replace(chosen, pairs=(_development_set(config), *chosen.pairs))
+        pairs = sts.development_set(config) or sts.from_tfds(config.tfds_dir)
+        chosen = dataclasses.replace(chosen, pairs=(pairs, *chosen.pairs))
 
     judged = {}
     for when, origin in origins.items():
@@ -96,13 +97,6 @@ def _read_run(run: Path) -> tuple[TrainConfig, list[dict[str, float]], dict[str,
         )
     file = run / "versions.json"
     return config, metrics, json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-
-def _development_set(config: TrainConfig) -> sts.Pairs:
-    """The one that the run was evaluated on."""
-    if config.sts_dir is not None:
-        return sts.load("STSB-dev", config.sts_dir)
-    return sts.bundled() if config.dev == "bundled" else sts.from_tfds(config.tfds_dir)
 
 
 def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:

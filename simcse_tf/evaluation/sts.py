@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation.embedding import Encode, check, embed, unit
 from simcse_tf.evaluation.pairs import (
@@ -39,6 +40,7 @@ __all__ = [
     "Task",
     "available",
     "bundled",
+    "development_set",
     "embed_pairs",
     "evaluate",
     "from_tfds",
@@ -182,6 +184,17 @@ def load(task: str, sts_dir: Path | str) -> Pairs:
                 "Is the file cut off? Get it again."
             )
     return from_rows(task, subsets, source=str(folder), lowest=spec.lowest)
+
+
+def development_set(config: TrainConfig) -> Pairs | None:
+    """The set that a run is evaluated on as it goes; None if only `from_tfds` can give it, which needs TensorFlow.
+
+    Raises:
+        UserError: As `load`.
+    """
+    if config.sts_dir is not None:
+        return load("STSB-dev", config.sts_dir)
+    return bundled() if config.dev == "bundled" else None
 
 
 def embed_pairs(encode: Encode, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

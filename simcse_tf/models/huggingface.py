@@ -16,14 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.models import weights
 
 # RoBERTa's position table begins with rows that no position uses: its padding index is 1, positions start at 2.
 ROBERTA_POSITION_OFFSET = 2
-# How sentence-transformers names the activation of a Dense module.
-TANH = "torch.nn.modules.activation.Tanh"
 _EXACT_OR_TANH_GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh")
 
 
@@ -127,26 +124,6 @@ def pooler(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     with weights.Tensors(directory, FAMILIES[str(_config(directory)["model_type"])].prefix) as tensors:
         return tensors["pooler.dense.weight"].T.copy(), tensors["pooler.dense.bias"]
-
-
-def sentence_transformers_config(directory: Path) -> EncoderConfig | None:
-    """What a sentence-transformers directory says of pooling and maximum length; None if it is not one.
-
-    Raises:
-        UserError: It pools in a way that there is no pooler for.
-    """
-    pooling_file, length_file = directory / "1_Pooling" / "config.json", directory / "sentence_bert_config.json"
-    if not pooling_file.is_file():
-        return None
-    modes = {k.removeprefix("pooling_mode_") for k, v in _json(pooling_file).items() if v is True}
-    modes -= {"include_prompt"}
-    known: dict[str, Pooling] = {"cls_token": "cls_before_pooler", "mean_tokens": "avg"}
-    if len(modes) != 1 or not modes <= known.keys():
-        raise UserError(
-            f"{pooling_file}: pooling by {sorted(modes)} is not supported; supported: mean_tokens or cls_token."
-        )
-    length = _json(length_file).get("max_seq_length") if length_file.is_file() else None
-    return EncoderConfig(pooling=known[modes.pop()], head="none", max_length=length)
 
 
 def tensor_map(backbone: Any) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from simcse_tf.config import EncoderConfig
+from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError, did_you_mean
-from simcse_tf.models import huggingface
+from simcse_tf.models import huggingface, sentence_transformers
 
 # Beside the keras-hub preset files of an encoder that a run saved.
 ENCODER_FILE = "encoder.json"
@@ -65,7 +65,7 @@ def locate(name: str) -> Origin:
         return _locate_directory(name, path)
     if name == "minilm":
         directory = _minilm_directory()
-        return Origin(name, "huggingface", directory, huggingface.sentence_transformers_config(directory))
+        return Origin(name, "huggingface", directory, sentence_transformers.config(directory))
     presets = keras_hub_presets()
     if name in presets:
         _check_reachable(name, presets[name])
@@ -145,10 +145,32 @@ def _locate_directory(name: str, path: Path) -> Origin:
         keras = False  # check_directory says what is wrong with it
     if not keras:
         huggingface.check_directory(path)
-        return Origin(name, "huggingface", path, huggingface.sentence_transformers_config(path))
+        return Origin(name, "huggingface", path, sentence_transformers.config(path))
     if not (path / "tokenizer.json").is_file():
         raise UserError(f"{path}: a keras-hub preset without tokenizer.json; save the tokenizer into it as well.")
-    return Origin(name, "keras_hub", path)
+    return Origin(name, "keras_hub", path, _text_embedder_config(path))
+
+
+def _text_embedder_config(path: Path) -> EncoderConfig | None:
+    """How a keras-hub text embedder pools; None for a preset that is none."""
+    task = _read_json(path / "task.json")
+    if not str(task.get("registered_name", "")).endswith("TextEmbedder"):
+        return None
+    known: dict[str, Pooling] = {"cls": "cls_before_pooler", "mean": "avg"}
+    mode = str(task["config"].get("pooling_mode"))
+    if mode not in known:
+        raise UserError(f"{path / 'task.json'}: pooling by '{mode}' is not supported; supported: {', '.join(known)}.")
+    length = _read_json(path / "preprocessor.json").get("config", {}).get("sequence_length")
+    return EncoderConfig(pooling=known[mode], head="none", max_length=length)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}). Copy it again from the model's source.") from e
 
 
 def _locate_saved(name: str, path: Path) -> Origin:

@@ -11,7 +11,7 @@ import numpy as np
 from simcse_tf.config import EncoderConfig, HeadInit
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
-from simcse_tf.models import huggingface, presets
+from simcse_tf.models import huggingface, presets, sentence_transformers
 from simcse_tf.models.encoder import SentenceEncoder
 
 
@@ -65,9 +65,18 @@ def load_encoder(
         assert origin.directory is not None
         head = load_file(origin.directory / presets.HEAD_FILE)
         encoder.head.set_weights([head["kernel"], head["bias"]])
+    elif (dense := _dense(origin)) is not None:
+        encoder.head.set_weights(dense)
     elif head_init == "pooler":
         encoder.head.set_weights(_pooler(origin, backbone))
     return encoder
+
+
+def _dense(origin: presets.Origin) -> list[np.ndarray] | None:
+    """The head of a sentence-transformers directory."""
+    if origin.kind != "huggingface" or origin.directory is None:
+        return None
+    return sentence_transformers.head(origin.directory)
 
 
 def _pooler(origin: presets.Origin, backbone) -> list[np.ndarray]:

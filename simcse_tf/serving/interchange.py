@@ -10,7 +10,7 @@ import numpy as np
 
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
-from simcse_tf.models import huggingface, presets
+from simcse_tf.models import huggingface, presets, sentence_transformers
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.saved import save_encoder
 from simcse_tf.serving import card
@@ -37,7 +37,7 @@ def to_huggingface(encoder: SentenceEncoder, directory: Path, *, source: str = "
         The directory.
 
     Raises:
-        UserError: The encoder's pooling or architecture has no counterpart there; the directory exists or cannot be written.
+        UserError: The encoder's pooling or architecture has no counterpart there; the directory exists.
     """
     from safetensors.numpy import save_file
 
@@ -54,10 +54,10 @@ def to_huggingface(encoder: SentenceEncoder, directory: Path, *, source: str = "
 
 
 def to_keras_hub(encoder: SentenceEncoder, directory: Path, *, source: str = "") -> Path:
-    """Writes a keras-hub preset; `keras_hub.models.TextEmbedder.from_preset` loads it if keras-hub has one for the backbone.
+    """Writes a keras-hub preset, which `keras_hub.models.TextEmbedder.from_preset` loads where keras-hub has one.
 
     keras-hub has a text embedder for BERT and XLM-RoBERTa, which pools by [CLS] or mean, without a head. Other encoders
-    become a preset of backbone and tokenizer. `python -m simcse_tf...` loads either.
+    become a preset of backbone and tokenizer. Every command here takes either.
 
     Args:
         encoder: The encoder.
@@ -97,7 +97,9 @@ def _model_type(encoder: SentenceEncoder) -> str:
     for model_type in (*_WORDPIECE, "roberta"):
         if huggingface.FAMILIES[model_type].backbone == name:
             return model_type
-    raise UserError(f"--format huggingface: no export for a {name}; there is one for BERT, DistilBERT, ELECTRA, RoBERTa.")
+    raise UserError(
+        f"--format huggingface: no export for a {name}; there is one for BERT, DistilBERT, ELECTRA, RoBERTa."
+    )
 
 
 def _pooling(encoder: SentenceEncoder, where: str) -> str:
@@ -123,7 +125,9 @@ def _tensors(encoder: SentenceEncoder, model_type: str) -> dict[str, np.ndarray]
     if model_type == "roberta":
         # Positions begin at 2 there. The vector of its only token type is in the positions already.
         positions = "embeddings.position_embeddings.weight"
-        tensors[positions] = np.concatenate([np.zeros((huggingface.ROBERTA_POSITION_OFFSET, dim), "float32"), tensors[positions]])
+        tensors[positions] = np.concatenate(
+            [np.zeros((huggingface.ROBERTA_POSITION_OFFSET, dim), "float32"), tensors[positions]]
+        )
         tensors["embeddings.token_type_embeddings.weight"] = np.zeros((1, dim), "float32")
     pooler = encoder.head if encoder.head_at_inference else getattr(backbone, "pooled_dense", None)
     if pooler is not None and model_type in ("bert", "roberta"):
@@ -158,7 +162,13 @@ def _config(backbone: Any, model_type: str) -> dict[str, Any]:
     }
     if model_type == "roberta":
         config["max_position_embeddings"] += huggingface.ROBERTA_POSITION_OFFSET
-        return config | {"hidden_act": "gelu", "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+        return config | {
+            "hidden_act": "gelu",
+            "type_vocab_size": 1,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        }
     if model_type == "electra":
         config["embedding_size"] = backbone.embedding_dim
     return config | {"hidden_act": "gelu_pytorch_tanh", "type_vocab_size": backbone.num_segments}
@@ -178,10 +188,14 @@ def _write_tokenizer(encoder: SentenceEncoder, model_type: str, new: Path) -> No
         fast = tokenizers.Tokenizer(words)
         fast.normalizer = normalizers.BertNormalizer(lowercase=ours.lowercase, strip_accents=ours.strip_accents)
         fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        fast.post_processor = processors.BertProcessing(
-            ("[SEP]", ours.sep_token_id), ("[CLS]", ours.cls_token_id)
-        )
-        special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+        fast.post_processor = processors.BertProcessing(("[SEP]", ours.sep_token_id), ("[CLS]", ours.cls_token_id))
+        special = {
+            "unk_token": "[UNK]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "cls_token": "[CLS]",
+            "mask_token": "[MASK]",
+        }
         settings |= {"do_lower_case": ours.lowercase, "strip_accents": ours.strip_accents}
         settings["tokenizer_class"] = "BertTokenizer"
     else:
@@ -193,7 +207,13 @@ def _write_tokenizer(encoder: SentenceEncoder, model_type: str, new: Path) -> No
         fast.post_processor = processors.RobertaProcessing(
             ("</s>", ours.end_token_id), ("<s>", ours.start_token_id), add_prefix_space=ours.add_prefix_space
         )
-        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>"}
+        special = {
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "sep_token": "</s>",
+            "pad_token": "<pad>",
+        }
         special |= {"cls_token": "<s>", "mask_token": "<mask>"}
         settings |= {"add_prefix_space": ours.add_prefix_space, "tokenizer_class": "RobertaTokenizer"}
     fast.add_special_tokens(sorted({token for token in special.values() if fast.token_to_id(token) is not None}))
@@ -214,7 +234,7 @@ def _write_modules(encoder: SentenceEncoder, pooling: str, new: Path) -> None:
     if encoder.head_at_inference and encoder.head is not None:
         modules.append(("2_Dense", "Dense"))
         (new / "2_Dense").mkdir()
-        activation = {"bias": True, "activation_function": huggingface.TANH}
+        activation = {"bias": True, "activation_function": sentence_transformers.TANH}
         _write_json(new / "2_Dense" / "config.json", {"in_features": dim, "out_features": dim, **activation})
         kernel, bias = encoder.head.get_weights()
         save_file(
@@ -224,7 +244,9 @@ def _write_modules(encoder: SentenceEncoder, pooling: str, new: Path) -> None:
         )
     modules.append((f"{len(modules)}_Normalize", "Normalize"))
     (new / modules[-1][0]).mkdir()
-    listed = [{"idx": i, "name": str(i), "path": path, "type": _MODULES + kind} for i, (path, kind) in enumerate(modules)]
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": _MODULES + kind} for i, (path, kind) in enumerate(modules)
+    ]
     _write_json(new / "modules.json", listed)
 
 

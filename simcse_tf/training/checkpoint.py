@@ -25,7 +25,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.files import point_to, whole_directory
 
 # A run continues although these differ: they do not change what is computed.
-_FREE = ("output_dir", "export_to", "overwrite", "resume")
+_FREE = ("output_dir", "export_to", "report", "overwrite", "resume")
 
 
 @dataclass(frozen=True)

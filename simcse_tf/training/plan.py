@@ -39,7 +39,7 @@ def plan(config: TrainConfig) -> Plan:
     origin = presets.locate(config.preset)
     source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     _check_objective(config, source)
-    development_set = _development_set(config)
+    development_set = sts.development_set(config)
     scan = None if source.needs_tensorflow else scan_rows(config, source)
     return Plan(config, run, origin, source, scan, development_set)
 
@@ -83,9 +83,3 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
             f"--hard-negative-weight {config.hard_negative_weight:g}: --data {config.data} {has}. Leave the flag "
             "away, or use data such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
         )
-
-
-def _development_set(config: TrainConfig) -> sts.Pairs | None:
-    if config.sts_dir is not None:
-        return sts.load("STSB-dev", config.sts_dir)
-    return sts.bundled() if config.dev == "bundled" else None

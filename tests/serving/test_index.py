@@ -156,7 +156,7 @@ class TestClient:
         assert sentence == "a dog runs"
         assert score == pytest.approx(1, abs=1e-5)
         many = client.search(["a dog runs", "trees stand"], top_k=2, threshold=-1)
-        assert [[s for s, _ in answers][0] for answers in many] == ["a dog runs", "trees stand"]
+        assert [answers[0][0] for answers in many] == ["a dog runs", "trees stand"]
         assert [len(answers) for answers in many] == [2, 2]
         assert client.search("a dog runs", threshold=1.1) == []
 

@@ -21,7 +21,17 @@ def flags(tiny_preset, sentences_file, tmp_path):
     return [
         "quickstart",
         *("--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"),
-        *("--learning-rate", "1e-3", "--eval-every", "2", "--export-to", "None", "--output-dir", str(tmp_path / "run")),
+        *(
+            "--learning-rate",
+            "1e-3",
+            "--eval-every",
+            "2",
+            "--export-to",
+            "None",
+            "--no-report",
+            "--output-dir",
+            str(tmp_path / "run"),
+        ),
     ]
 
 
@@ -107,7 +117,7 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_best(flags, tmp_path):
 
 def test_supervised_training_keeps_and_exports_the_head(capsys, tiny_preset, triplets_file, tmp_path):
     flags = ["sup-bert-base", "--preset", str(tiny_preset), "--data", str(triplets_file), "--dev", "bundled"]
-    flags += ["--batch-size", "4", "--max-length", "12", "--max-steps", "3", "--eval-every", "2"]
+    flags += ["--batch-size", "4", "--max-length", "12", "--max-steps", "3", "--eval-every", "2", "--no-report"]
     result = run(capsys, [*flags, "--output-dir", str(tmp_path / "run"), "--export-to", str(tmp_path / "exported")])
     last = [m for m in metrics(tmp_path) if "dev" in m][-1]
     assert last["dev"] == last["dev_with_head"] != last["dev_without_head"]
@@ -122,7 +132,7 @@ def test_supervised_training_keeps_and_exports_the_head(capsys, tiny_preset, tri
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_file, tmp_path, loss, precision):
     flags = ["--preset", str(tiny_preset), "--data", str(triplets_file), "--batch-size", "4", "--max-length", "12"]
-    flags += ["--max-steps", "2", "--export-to", "None", "--output-dir", str(tmp_path / "run")]
+    flags += ["--max-steps", "2", "--export-to", "None", "--no-report", "--output-dir", str(tmp_path / "run")]
     result = run(capsys, [*flags, "--loss", loss, "--mixed-precision", precision])
     assert result["steps"] == 2
 
@@ -176,6 +186,7 @@ def test_the_command_line_runs(tiny_preset, sentences_file, tmp_path):
     result = json.loads(done.stdout)
     assert (tmp_path / "exported" / "1" / "saved_model.pb").is_file()
     assert result["saved_model"] == str(tmp_path / "exported" / "1")
+    assert "<html" in (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "step      2  bundled: dev" in done.stderr
 
 
