@@ -32,7 +32,8 @@ def test_the_unsupervised_recipe_improves_cls(minilm, shared_data, tmp_path, cap
         "--data",
         str(shared_data / "wiki_sentences.txt"),
         "--max-steps",
-        "15",
+        "10",
+        "--no-report",
     ]
     flags += ["--sts-dir", str(shared_data / "sts"), "--output-dir", str(tmp_path / "run")]
     train.main([*flags, "--export-to", str(tmp_path / "exported")])
