@@ -47,7 +47,9 @@ def build(registry: Registry, folder: Path) -> gr.Blocks:
     """
     keys = registry.keys()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, _KEEP_FILES)) as blocks:
-        gr.Markdown("# simcse_tf\nHow alike are two sentences? Ask a sentence encoder, and see what it was trained to see.")
+        gr.Markdown(
+            "# simcse_tf\nHow alike are two sentences? Ask a sentence encoder, and see what it was trained to see."
+        )
         model = gr.Dropdown(
             keys,
             value=keys[0] if keys else None,
@@ -78,7 +80,7 @@ def build(registry: Registry, folder: Path) -> gr.Blocks:
                 before, after = before_after.build(page)
             with gr.Tab(_TABS["about"], id="about"):
                 card = gr.Markdown(elem_id="about-card")
-                server = gr.Markdown(elem_id="about-page", value=_about_page())
+                gr.Markdown(elem_id="about-page", value=_about_page())
 
         seen = gr.State(keys)
         choices = [model, before, after]
@@ -109,7 +111,7 @@ def build(registry: Registry, folder: Path) -> gr.Blocks:
             try:
                 yield from offer.export_base(registry.root)
             except UserError as e:
-                raise gr.Error(str(e), title="Not possible", print_exception=False) from e
+                raise gr.Error(str(e), print_exception=False) from e
 
         export.click(export_base, None, [exported], api_visibility="private", **SLOW).then(
             look, [*choices, seen], changing, **looking
@@ -140,10 +142,7 @@ def _look(registry: Registry, chosen: list[str | None], seen: list[str]) -> list
     first = keys[0] if keys else None
     base = before_after.default_base(registry)
     defaults = [first, base, first]
-    values = [
-        key if key in keys else default
-        for key, default in zip(chosen, defaults, strict=True)
-    ]
+    values = [key if key in keys else default for key, default in zip(chosen, defaults, strict=True)]
     choices = [gr.update(choices=keys, value=value) for value in values]
     choices[0] = gr.update(choices=keys, value=values[0], visible=bool(keys))
     return [
@@ -160,7 +159,8 @@ def _open_link(registry: Registry, page: Page, query: dict[str, str]) -> list[An
     tab = query.get("tab")
     if tab not in _TABS:
         return [gr.skip()] * (2 + len(page.links))
-    model = gr.update(value=query["model"]) if query.get("model") in registry.keys() else gr.skip()
+    known = set(registry.keys())
+    model = gr.update(value=query["model"]) if query.get("model") in known else gr.skip()
     values = [query.get(name, gr.skip()) if owner == tab else gr.skip() for owner, name in page.links]
     return [gr.update(selected=tab), model, *values]
 
@@ -169,6 +169,6 @@ def _about_page() -> str:
     return (
         "---\nThis page is part of simcse_tf. It runs where you started it and sends nothing anywhere. What you run "
         "goes into the address bar, so that the link can be sent on; uploaded files do not.\n\n"
-        "From Python: `gradio_client.Client(ADDRESS).predict(a, b, api_name=\"/compare\")`; also `/rank`, `/matrix`, "
+        'From Python: `gradio_client.Client(ADDRESS).predict(a, b, api_name="/compare")`; also `/rank`, `/matrix`, '
         "`/map`, `/index` and `/search` (the link at the foot of the page lists them)."
     )

@@ -68,8 +68,12 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
         )
     anchor = gr.Textbox(label="Anchor", value=_ANCHOR, elem_id="space-anchor")
     with gr.Row():
-        positives = gr.Textbox(label="Same meaning, one a line", value=_POSITIVES, lines=3, elem_id="space-positives")
-        negatives = gr.Textbox(label="Other meaning, one a line", value=_NEGATIVES, lines=3, elem_id="space-negatives")
+        positives = gr.Textbox(
+            label="Same meaning, one a line", value=_POSITIVES, lines=3, min_width=280, elem_id="space-positives"
+        )
+        negatives = gr.Textbox(
+            label="Other meaning, one a line", value=_NEGATIVES, lines=3, min_width=280, elem_id="space-negatives"
+        )
     run = gr.Button("Draw the angles", variant="primary", elem_id="space-run")
     result = page.picture(elem_id="space-result")
 

@@ -15,7 +15,7 @@ EXAMPLES = [
     ["The dog chased the cat.", "The cat chased the dog."],
     ["The bank raised its interest rates.", "The river bank was covered in reeds."],
     ["She has never been to Norway.", "She has been to Norway many times."],
-    ["Nobody was hurt when the shed burned down.", "The fire destroyed a hut, but there were no injuries."],
+    ["Nobody was hurt when the shed burned down.", "Fire destroyed a hut, but there were no injuries."],
     ["He can't stand olives.", "He loves olives."],
 ]
 _ABOUT = [
@@ -42,10 +42,10 @@ def compare(registry: Registry, a: str, b: str, model: str | None = None) -> dic
 
 def _scored(model: Model, a: str, b: str) -> dict[str, Any]:
     reference = model.reference()
-    score = model.client.similarity(a, b)
+    vectors = model.encode([a, b])
     return {
         "model": model.key,
-        "score": score,
+        "score": float(vectors[0] @ vectors[1]),
         "unrelated": reference.band("unrelated"),
         "same": reference.band("same"),
     }
@@ -78,8 +78,12 @@ def build(page: Page) -> None:
     """Adds the tab and its endpoint."""
     registry = page.registry
     with gr.Row():
-        a = gr.Textbox(label="Sentence A", value=EXAMPLES[0][0], lines=2, elem_id="compare-a")
-        b = gr.Textbox(label="Sentence B", value=EXAMPLES[0][1], lines=2, elem_id="compare-b")
+        a = gr.Textbox(
+            label="Sentence A", value=EXAMPLES[0][0], lines=2, max_lines=8, min_width=280, elem_id="compare-a"
+        )
+        b = gr.Textbox(
+            label="Sentence B", value=EXAMPLES[0][1], lines=2, max_lines=8, min_width=280, elem_id="compare-b"
+        )
     run = gr.Button("Compare", variant="primary", elem_id="compare-run")
     result = page.picture(elem_id="compare-result")
 

@@ -87,7 +87,7 @@ class Indexes:
         if not name:
             raise UserError("No index yet. Upload a file and press 'Build the index'.")
         with self._lock:
-            if name not in self._built:
+            if not isinstance(name, str) or name not in self._built:
                 raise UserError("This index is no longer held here. Upload the file and build it again.")
             self._built.move_to_end(name)
             return self._built[name]

@@ -129,10 +129,18 @@ def build(page: Page) -> None:
     """Adds the tab and its endpoint."""
     registry = page.registry
     typed = gr.Textbox(
-        label=f"Sentences, one a line, 4 to {text.MAX_MAP:,}", value=_sample(), lines=6, max_lines=12, elem_id="map-text"
+        label=f"Sentences, one a line, 4 to {text.MAX_MAP:,}",
+        value=_sample(),
+        lines=6,
+        max_lines=12,
+        elem_id="map-text",
     )
     file = gr.File(
-        label="or a file (.txt, .csv, .tsv, .jsonl)", file_types=text.SUFFIXES, type="filepath", height=150, elem_id="map-file"
+        label="or a file (.txt, .csv, .tsv, .jsonl)",
+        file_types=text.SUFFIXES,
+        type="filepath",
+        height=150,
+        elem_id="map-file",
     )
     with gr.Row():
         column = gr.Dropdown([], label="text column", visible=False, elem_id="map-column")

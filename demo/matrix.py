@@ -60,7 +60,11 @@ def build(page: Page) -> None:
     """Adds the tab and its endpoint."""
     registry = page.registry
     sentences = gr.Textbox(
-        label=f"Sentences, one a line, at most {text.MAX_MATRIX}", value=_SENTENCES, lines=8, max_lines=16, elem_id="matrix-text"
+        label=f"Sentences, one a line, at most {text.MAX_MATRIX}",
+        value=_SENTENCES,
+        lines=8,
+        max_lines=16,
+        elem_id="matrix-text",
     )
     ordered = gr.Checkbox(label="similar sentences side by side", value=True, elem_id="matrix-ordered")
     run = gr.Button("Compare all", variant="primary", elem_id="matrix-run")

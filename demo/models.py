@@ -157,6 +157,8 @@ class Registry:
                     f"python -m simcse_tf.export minilm --to {self.root / BASE}"
                 )
             key = keys[0]
+        if not isinstance(key, str):
+            raise UserError(f"model: expected a name, not {type(key).__name__}.")
         key = next((k for k in self.newest() if _name(k) == key), key)
         entry = (key, self._version(key))
         with self._lock:
@@ -177,7 +179,9 @@ class Registry:
     def _version(self, key: str) -> _Version:
         found = self._find()
         if key not in found:
-            raise UserError(f"no model '{key:.100}'. {did_you_mean(key[:100], found) if found else 'There are none yet.'}")
+            raise UserError(
+                f"no model '{key:.100}'. {did_you_mean(key[:100], found) if found else 'There are none yet.'}"
+            )
         return found[key]
 
     def _find(self) -> dict[str, _Version]:

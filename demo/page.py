@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import gradio as gr
 
 from demo.models import Registry
-from demo.text import escape
 from simcse_tf.errors import UserError
 
 HERE = Path(__file__).parent
@@ -67,8 +67,8 @@ class Page:
 
 
 def shown(fn: Callable) -> Callable:
-    """`fn`, whose UserError becomes a message in the page. It is shown as HTML there, hence escaped."""
-    return _translated(fn, escape)
+    """`fn`, whose UserError becomes a message in the page, which takes it for HTML."""
+    return _translated(fn, lambda message: html.escape(message, quote=False))
 
 
 def told(fn: Callable) -> Callable:
@@ -82,6 +82,6 @@ def _translated(fn: Callable, text: Callable[[str], str]) -> Callable:
         try:
             return fn(*args, **kwargs)
         except UserError as e:
-            raise gr.Error(text(str(e)), title="Not possible", duration=20, print_exception=False) from e
+            raise gr.Error(text(str(e)), duration=20, print_exception=False) from e
 
     return call

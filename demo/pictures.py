@@ -18,14 +18,11 @@ _MARK_WIDTH = 0.17  # of a sentence on the dial, in radians
 
 def scale(score: float, reference: Reference) -> str:
     """One score on the model's own scale: where unrelated pairs and pairs of the same meaning fall."""
-    bands = "".join(
-        f'<div class="band {which}" style="left:{_percent(low):.1f}%;width:{_percent(high) - _percent(low):.1f}%"></div>'
-        for which in ("unrelated", "same")
-        for low, high in [reference.band(which)]
-    )
-    ticks = "".join(
-        f'<span style="left:{_percent(t):.1f}%">{t:g}</span>' for t in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    )
+    bands = ""
+    for which in ("unrelated", "same"):
+        left, right = (_percent(end) for end in reference.band(which))
+        bands += f'<div class="band {which}" style="left:{left:.1f}%;width:{right - left:.1f}%"></div>'
+    ticks = "".join(f'<span style="left:{_percent(t):.1f}%">{t:g}</span>' for t in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
     mark = f'<div class="mark" style="left:{_percent(score):.1f}%"></div>'
     return (
         f'<div class="scale" role="img" aria-label="score {score:.3f} on a scale to 1">{bands}{mark}</div>'
@@ -37,9 +34,7 @@ def verdict(score: float, reference: Reference) -> str:
     """The score against pairs whose answer is known, in words."""
     unrelated = reference.share_below("unrelated", score)
     same = reference.share_below("same", score)
-    return (
-        f"Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same in meaning."
-    )
+    return f"Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same in meaning."
 
 
 def legend() -> str:
@@ -77,7 +72,9 @@ def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
             f' class="{"hot" if s > 0.55 else ""}">{f"{round(s, 2) + 0.0:.2f}" if numbers else ""}</td>'
             for j, s in enumerate(scores[i])
         )
-        body.append(f'<tr><th scope="row" title="{escape(sentence)}"><b>{i + 1}</b> {escape(sentence)}</th>{cells}</tr>')
+        body.append(
+            f'<tr><th scope="row" title="{escape(sentence)}"><b>{i + 1}</b> {escape(sentence)}</th>{cells}</tr>'
+        )
     columns = "".join(f"<th>{j + 1}</th>" for j in range(len(sentences)))
     return (
         f'<div class="told" aria-live="polite">Point at a cell, or press Tab and the arrow keys.</div>'
@@ -112,7 +109,7 @@ def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], nam
         '<div class="told" aria-live="polite">Point at a dot to read it, click it for its neighbours; '
         "or press Tab, the arrow keys and Enter.</div>"
         '<div class="zoom"><button type="button" data-z="0.8" aria-label="zoom in">+</button>'
-        '<button type="button" data-z="1.25" aria-label="zoom out">−</button>'
+        '<button type="button" data-z="1.25" aria-label="zoom out">&minus;</button>'
         '<button type="button" data-z="0" aria-label="whole map">whole map</button></div>'
         f'<svg class="map" viewBox="0 0 {_WIDTH} {_HEIGHT}" data-whole="0 0 {_WIDTH} {_HEIGHT}" tabindex="0" '
         f'role="application" aria-label="map of {len(texts)} sentences">{circles}</svg>'

@@ -38,9 +38,15 @@ def build(page: Page) -> None:
     """Adds the tab and its endpoint."""
     registry = page.registry
     query = gr.Textbox(label="Query", value=_QUERY, elem_id="rank-query")
-    candidates = gr.Textbox(label="Candidates, one a line", value=_CANDIDATES, lines=6, max_lines=14, elem_id="rank-text")
+    candidates = gr.Textbox(
+        label="Candidates, one a line", value=_CANDIDATES, lines=6, max_lines=14, elem_id="rank-text"
+    )
     file = gr.File(
-        label="or a file (.txt, .csv, .tsv, .jsonl)", file_types=text.SUFFIXES, type="filepath", height=150, elem_id="rank-file"
+        label="or a file (.txt, .csv, .tsv, .jsonl)",
+        file_types=text.SUFFIXES,
+        type="filepath",
+        height=150,
+        elem_id="rank-file",
     )
     run = gr.Button("Rank", variant="primary", elem_id="rank-run")
     result = page.picture(elem_id="rank-result")

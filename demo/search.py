@@ -13,6 +13,8 @@ from demo.indexes import Indexes
 from demo.page import SLOW, Page, shown, told
 from simcse_tf.errors import UserError
 
+_MOST = 100
+
 
 def search(
     indexes: Indexes, query: str, index: str | None, top_k: int = 10, threshold: float = -1.0
@@ -23,9 +25,12 @@ def search(
         UserError: An empty or too long query, no such index, or a number out of range.
     """
     query = text.sentence(query, "The query")
-    if not 1 <= top_k <= 100:
-        raise UserError(f"{top_k} answers: expected 1 to 100.")
-    found = indexes.get(index).client.search([query], top_k=int(top_k), threshold=threshold)[0]
+    if not isinstance(top_k, int) or not 1 <= top_k <= _MOST:
+        raise UserError(f"top_k {top_k}: expected a whole number from 1 to {_MOST}.")
+    if not isinstance(threshold, int | float):
+        raise UserError(f"threshold {threshold}: expected a number from -1 to 1.")
+    client = indexes.get(index).client
+    found: Any = client.search(query, top_k=top_k, threshold=threshold)
     return [{"rank": rank, "sentence": sentence, "score": score} for rank, (sentence, score) in enumerate(found, 1)]
 
 
@@ -44,8 +49,10 @@ def build(page: Page, indexes: Indexes) -> None:
     status = page.picture(elem_id="search-status")
     index = gr.Textbox(visible=False, elem_id="search-index")
     with gr.Row():
-        query = gr.Textbox(label="Query", placeholder="What do you look for?", scale=4, elem_id="search-query")
-        top_k = gr.Slider(1, 50, value=10, step=1, label="answers", scale=1, elem_id="search-top")
+        query = gr.Textbox(
+            label="Query", placeholder="What do you look for?", scale=4, min_width=280, elem_id="search-query"
+        )
+        top_k = gr.Slider(1, _MOST, value=10, step=1, label="answers", scale=1, min_width=200, elem_id="search-top")
     run = gr.Button("Search", variant="primary", elem_id="search-run")
     result = page.picture(elem_id="search-result")
     with gr.Accordion("Take it away", open=False):

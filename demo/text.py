@@ -31,12 +31,14 @@ def shorten(text: str, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def sentence(text: str | None, what: str) -> str:
+def sentence(text: object, what: str) -> str:
     """One sentence, whitespace at its ends removed.
 
     Raises:
-        UserError: It is empty or too long.
+        UserError: It is empty, too long or no string.
     """
+    if text is not None and not isinstance(text, str):
+        raise UserError(f"{what}: expected a string, not {type(text).__name__}.")
     text = (text or "").strip()
     if not text:
         raise UserError(f"{what} is empty. Type a sentence.")
@@ -48,15 +50,15 @@ def sentence(text: str | None, what: str) -> str:
     return text
 
 
-def sentences(text: str | list[str] | None, what: str, *, least: int, most: int) -> list[str]:
+def sentences(text: object, what: str, *, least: int, most: int) -> list[str]:
     """The lines of a text, or a list of sentences; blank ones are left out.
 
     Raises:
         UserError: Too few, too many, or one that is too long or no string.
     """
     given = (text or "").splitlines() if isinstance(text, str | None) else text
-    if not all(isinstance(line, str) for line in given):
-        raise UserError(f"{what}: expected strings.")
+    if not isinstance(given, list) or not all(isinstance(line, str) for line in given):
+        raise UserError(f"{what}: expected a list of strings.")
     found = [line.strip() for line in given if line.strip()]
     if len(found) > most:
         raise UserError(f"{what}: {len(found):,} lines; at most {most:,} are taken. Leave some out.")
@@ -138,7 +140,7 @@ def file_sentences(path: str | Path, column: str | None, *, least: int, most: in
     path = Path(path)
     column = column or guess_column(path, columns(path))
     found: list[str] = []
-    for (text, *_rest) in rows(path, (column,) if column else ()):
+    for text, *_rest in rows(path, (column,) if column else ()):
         if len(found) == most:
             raise UserError(f"{path.name}: more than {most:,} lines; at most {most:,} are taken. Split the file.")
         if len(text) > MAX_CHARACTERS:

@@ -26,8 +26,9 @@ def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str
     """
     import tyro
 
-    given: dict[str, T] = {} if default is None else {"default": default}
-    return tyro.cli(cls, args=list(arguments), prog=prog, description=description, **given)
+    if default is None:
+        return tyro.cli(cls, args=list(arguments), prog=prog, description=description)
+    return tyro.cli(cls, args=list(arguments), prog=prog, description=description, default=default)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -1,4 +1,4 @@
-"""Exports an encoder, as a SavedModel or to other ecosystems: `python -m simcse_tf.export RUN --to saved_models/NAME`."""
+"""Exports an encoder as a SavedModel or for others: `python -m simcse_tf.export RUN --to saved_models/NAME`."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> None:
         from simcse_tf.serving import savedmodel
 
         console.print("exporting, and checking the export in a fresh process")
-        result["saved_model"] = str(savedmodel.export(loop.best_encoder(outcome), checked.config.export_to))
+        best, to = loop.best_encoder(outcome), checked.config.export_to
+        result["saved_model"] = str(savedmodel.export(best, to, source=str(outcome.run)))
     if checked.config.report:
         from simcse_tf.evaluation.report import write_report
 

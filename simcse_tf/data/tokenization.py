@@ -24,7 +24,8 @@ def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | 
 
     Args:
         tokenizer: A keras-hub tokenizer with `start_token_id`, `end_token_id` and `pad_token_id`.
-        text: `(n,)` string. Bytes that are no UTF-8 are replaced by U+FFFD, NULs are left out.
+        text: `(n,)` string. Bytes that are no UTF-8 become U+FFFD; NULs are left out, and by BERT's rules for WordPiece
+            all control characters and U+FFFD as well.
         max_length: Most tokens per text, special tokens included.
         pad_to: Pad every text to this many tokens (for XLA, which wants one shape); otherwise to the longest of the
             batch.
@@ -45,6 +46,10 @@ def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | 
         unknown = tokenizer.vocabulary.get("<unk>", tokenizer.pad_token_id)
         ids = byte_pairs(text, tokenizer.vocabulary, tokenizer.merges, most=most, unknown=unknown)
     else:
+        if hasattr(tokenizer, "strip_accents"):
+            # BERT's cleaning, which keras-hub leaves out: without it "150\u00a0km" is one unknown word.
+            text = tf.strings.regex_replace(text, r"[\p{Zs}\t\n\r]", " ")
+            text = tf.strings.regex_replace(text, r"[\p{C}\x{FFFD}]", "")
         # Linear in the length: 100,000 characters take 0.1 s at most. Bytes cannot be cut off before: a word without
         # end is one token, and blanks are none.
         ids = tf.cast(tokenizer(text), tf.int32)

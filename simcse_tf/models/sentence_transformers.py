@@ -13,7 +13,8 @@ from simcse_tf.errors import UserError
 
 # How a Dense module names the activation of SimCSE's head.
 TANH = "torch.nn.modules.activation.Tanh"
-_POOLING: dict[str, Pooling] = {"cls": "cls", "mean": "avg"}
+# Older versions of the library said cls_token and mean_tokens.
+_POOLING: dict[str, Pooling] = {"cls": "cls", "cls_token": "cls", "mean": "avg", "mean_tokens": "avg"}
 # Longer than any encoder: what tokenizers write that know no maximum.
 _NO_MAXIMUM = 1_000_000
 
@@ -32,8 +33,8 @@ def config(directory: Path) -> EncoderConfig | None:
         dense = _json(modules["Dense"] / "config.json")
         if dense.get("activation_function") != TANH or dense["in_features"] != dense["out_features"]:
             raise UserError(
-                f"{modules['Dense'] / 'config.json'}: this Dense module is not SimCSE's head, which has as many outputs "
-                f"as inputs and the activation {TANH}."
+                f"{modules['Dense'] / 'config.json'}: this Dense module is not SimCSE's head, which has as many "
+                f"outputs as inputs and the activation {TANH}."
             )
         return EncoderConfig(pooling=pooling, head="always", max_length=_max_length(directory))
     if pooling == "cls":
@@ -75,10 +76,10 @@ def _pooling(file: Path) -> Pooling:
         modes = {modes} if isinstance(modes, str) else set(modes)
     else:
         modes = {k.removeprefix("pooling_mode_") for k, v in settings.items() if v is True} - {"include_prompt"}
-        modes = {mode.removesuffix("_token").removesuffix("_tokens") for mode in modes}
-    if len(modes) != 1 or not modes <= _POOLING.keys():
-        raise UserError(f"{file}: pooling by {sorted(modes)} is not supported; supported: mean or cls.")
-    return _POOLING[modes.pop()]
+    pooling = _POOLING.get(modes.pop()) if len(modes) == 1 else None
+    if pooling is None:
+        raise UserError(f"{file}: {settings} is not supported; supported: pooling by mean or cls.")
+    return pooling
 
 
 def _max_length(directory: Path) -> int | None:

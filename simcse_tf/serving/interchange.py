@@ -57,7 +57,8 @@ def to_keras_hub(encoder: SentenceEncoder, directory: Path, *, source: str = "")
     """Writes a keras-hub preset, which `keras_hub.models.TextEmbedder.from_preset` loads where keras-hub has one.
 
     keras-hub has a text embedder for BERT and XLM-RoBERTa, which pools by [CLS] or mean, without a head. Other encoders
-    become a preset of backbone and tokenizer. Every command here takes either.
+    become a preset of backbone and tokenizer. Every command here takes either. A text embedder tokenises by keras-hub's
+    rules, which know no Unicode blanks: a text with such has other tokens there.
 
     Args:
         encoder: The encoder.

@@ -46,9 +46,11 @@ class TestHuggingFace:
         library = pytest.importorskip("sentence_transformers", reason="the cross-check needs sentence-transformers")
         encoder = encoder_of(tmp_path, model_type, config)
         model = library.SentenceTransformer(str(interchange.to_huggingface(encoder, tmp_path / "out")), device="cpu")
-        theirs = model.encode(TEXTS)
+        # The tiny RoBERTa's vocabulary, unlike a real one, has not all bytes.
+        texts = [t for t in TEXTS if set(t) <= set("abcdefghijklmnopqrstuvwxyz.,?! ")]
+        theirs = model.encode(texts)
         np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
-        assert distance(theirs, encoder.encode(TEXTS)) < 1e-6
+        assert distance(theirs, encoder.encode(texts)) < 1e-6
 
     @pytest.mark.parametrize("config", [EncoderConfig("avg", "none"), EncoderConfig("cls", "always")])
     def test_what_sentence_transformers_saves_is_read(self, tmp_path, config):

@@ -30,6 +30,11 @@ def test_the_exports_run_on_every_supported_server(exported_family, model_type, 
     served_ops.check(exported_family(model_type) / "1", target)
 
 
+def test_the_byte_level_tokenizer_is_served_without_state(exported_family):
+    operations = served_ops.graph_operations(exported_family("roberta") / "1")
+    assert not [op for op in operations if "HashTable" in op]
+
+
 def test_the_table_knows_what_is_known_of_the_images():
     table = served_ops._table()
     for op in ("MatMul", "Erf", "While", "CaseFoldUTF8", "RegexSplitWithOffsets", "FastWordpieceTokenizeWithOffsets"):

@@ -1,0 +1,315 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from demo import about, before_after, compare, map, matrix, offer, pictures, rank, text
+from demo.indexes import Indexes
+from demo.models import Registry
+from demo.search import search
+from simcse_tf.errors import UserError
+
+SENTENCES = ["a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."]
+
+
+@pytest.fixture(scope="session")
+def registry(models):
+    return Registry(models)
+
+
+def silent(*_):
+    pass
+
+
+# Text and files
+
+
+def test_html_and_template_marks_are_shown_not_run():
+    escaped = text.escape('<script>alert(1)</script> {{value}} ${1+1} `x` "q"')
+    assert not set('<>{}$`"') & set(escaped)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "is empty"),
+        ("  \n ", "is empty"),
+        (None, "is empty"),
+        (5, "expected a string, not int"),
+        ("x" * 100_000, "has 100,000 characters; at most 5,000"),
+    ],
+)
+def test_a_sentence_that_cannot_be_used_is_refused_with_the_reason(given, message):
+    with pytest.raises(UserError, match=message):
+        text.sentence(given, "Sentence A")
+
+
+def test_lines_are_counted_before_anything_is_encoded():
+    with pytest.raises(UserError, match="5,000 lines; at most 50"):
+        text.sentences("x\n" * 5000, "Sentences", least=2, most=50)
+    with pytest.raises(UserError, match="1 of at least 2 lines"):
+        text.sentences("x\n\n", "Sentences", least=2, most=50)
+    with pytest.raises(UserError, match="list of strings"):
+        text.sentences(["x", 1], "Sentences", least=2, most=50)
+
+
+def test_a_file_that_is_no_utf8_is_named_with_its_line_but_not_its_folder(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_bytes(b"fine\nbroken \xff\n")
+    with pytest.raises(UserError, match=r"^mine\.txt:2: byte 0xff") as caught:
+        text.file_sentences(path, None, least=1, most=10)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_files_of_another_type_are_refused_whatever_the_case(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    with pytest.raises(UserError, match=r"type '\.pdf'"):
+        text.columns(tmp_path / "a.pdf")
+    (tmp_path / "A.TXT").write_text("one\n", "utf-8")
+    assert text.file_sentences(tmp_path / "A.TXT", None, least=1, most=10) == ["one"]
+
+
+def test_the_text_column_of_a_table_is_the_one_with_the_longest_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,text,kind\n1,a sentence of some length,x\n2,and another,y\n", "utf-8")
+    assert text.guess_column(path, text.columns(path)) == "text"
+    assert text.file_sentences(path, None, least=1, most=10) == ["a sentence of some length", "and another"]
+    assert text.file_sentences(path, "kind", least=1, most=10) == ["x", "y"]
+    with pytest.raises(UserError, match="no column 'txt'. Did you mean 'text'"):
+        text.file_sentences(path, "txt", least=1, most=10)
+
+
+def test_a_file_with_too_many_lines_is_refused_while_it_is_read(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("x\n" * 11, "utf-8")
+    with pytest.raises(UserError, match="more than 10 lines"):
+        text.file_sentences(path, None, least=1, most=10)
+
+
+# Models
+
+
+def test_every_version_is_found_and_the_base_encoder_comes_last(registry):
+    assert registry.keys() == ["tiny/1", "base/1"]
+
+
+def test_a_new_version_appears_without_a_restart_and_a_model_is_loaded_once(models, tmp_path):
+    root = tmp_path / "saved_models"
+    registry = Registry(root)
+    assert registry.keys() == []
+    with pytest.raises(UserError, match="no model in .* yet"):
+        registry.model()
+    shutil.copytree(models / "tiny", root / "mine")
+    assert registry.keys() == ["mine/1"]
+    first = registry.model()
+    assert registry.model("mine") is first
+    shutil.copytree(models / "tiny" / "1", root / "mine" / "2")
+    (root / "mine" / "2" / "saved_model.pb").touch()
+    assert registry.keys() == ["mine/2", "mine/1"]
+    assert registry.newest() == ["mine/2"]
+    assert registry.model("mine").key == "mine/2"
+    assert registry.model("mine/1") is first
+
+
+def test_a_version_that_was_replaced_under_its_number_is_loaded_anew(models, tmp_path):
+    root = tmp_path / "saved_models"
+    shutil.copytree(models / "tiny", root / "mine")
+    registry = Registry(root)
+    before = registry.model("mine").encode(SENTENCES)
+    shutil.rmtree(root / "mine")
+    shutil.copytree(models / "base", root / "mine")
+    (root / "mine" / "1" / "saved_model.pb").touch()
+    after = registry.model("mine").encode(SENTENCES)
+    assert np.abs(before - after).max() > 0.01
+
+
+@pytest.mark.parametrize("key", ["../../etc", "tiny/1/../../base/1", "tiny/7", "/etc", "x" * 10_000])
+def test_only_what_is_listed_can_be_opened(registry, key):
+    with pytest.raises(UserError, match="no model"):
+        registry.model(key)
+
+
+def test_the_card_is_shown_without_its_head_for_programs(registry, models, tmp_path):
+    card = about.card(registry, "tiny/1")
+    assert card.startswith("# tiny")
+    assert "Version 1 of `tiny`" in card
+    shutil.copytree(models / "tiny", tmp_path / "old")
+    (tmp_path / "old" / "1" / "README.md").unlink()
+    assert "has no card" in about.card(Registry(tmp_path), "old/1")
+
+
+# What the tabs compute
+
+
+def test_compare_gives_the_clients_score_for_the_chosen_and_every_other_model(registry, client, models):
+    from simcse_tf.serving.client import Client
+
+    found = compare.compare(registry, SENTENCES[0], SENTENCES[1])
+    assert found["model"] == "tiny/1"
+    assert found["score"] == pytest.approx(client.similarity(*SENTENCES[:2]), abs=1e-6)
+    (other,) = found["others"]
+    assert other["model"] == "base/1"
+    assert other["score"] == pytest.approx(Client(models / "base").similarity(*SENTENCES[:2]), abs=1e-6)
+    assert found["unrelated"][0] < found["unrelated"][1] <= 1
+    json.dumps(found)
+
+
+def test_compare_escapes_what_it_shows(registry):
+    shown = compare.picture(registry, "<img src=x onerror=alert(1)>", "{{value}}", None)
+    assert "<img" not in shown
+    assert "{{" not in shown
+
+
+def test_rank_puts_the_nearest_first_and_shows_html_as_text(registry, client):
+    found = rank.rank(registry, SENTENCES[0], [*SENTENCES[1:], SENTENCES[0], "<b>x</b>"])
+    assert found[0]["candidate"] == SENTENCES[0]
+    assert found[0]["score"] == pytest.approx(1, abs=1e-5)
+    assert [row["score"] for row in found] == sorted((row["score"] for row in found), reverse=True)
+    by_text = {row["candidate"]: row["score"] for row in found}
+    assert by_text[SENTENCES[2]] == pytest.approx(client.similarity(SENTENCES[0], SENTENCES[2]), abs=1e-6)
+    table = pictures.bars([(row["candidate"], row["score"]) for row in found])
+    assert "<b>x</b>" not in table
+    assert "&lt;b&gt;x&lt;/b&gt;" in table
+
+
+def test_the_matrix_holds_every_pair_in_the_order_of_its_rows(registry, client):
+    given = [SENTENCES[0], SENTENCES[2], SENTENCES[0], SENTENCES[3]]
+    found = matrix.matrix(registry, given)
+    assert found["sentences"] == [given[i] for i in found["order"]]
+    expected = client.similarity(found["sentences"], found["sentences"])
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-6)
+    # Equal sentences end side by side.
+    places = [i for i, sentence in enumerate(found["sentences"]) if sentence == SENTENCES[0]]
+    assert places[1] - places[0] == 1
+    assert matrix.matrix(registry, given, ordered=False)["sentences"] == given
+
+
+def test_the_map_gives_every_sentence_a_place_and_a_group(registry, client):
+    texts = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
+    found = map.lay_out(registry, texts, None, "pca", None, silent)
+    assert found.points.shape == (12, 2)
+    assert np.isfinite(found.points).all()
+    assert set(found.groups) == set(range(len(found.names)))
+    near = map.neighbours(found, 0)
+    assert len(near) == 10
+    assert texts[0] not in [sentence for sentence, _ in near]
+    assert near[0][1] == pytest.approx(np.sort(client.encode(texts) @ client.encode(texts[0]))[-2], abs=1e-5)
+
+
+def test_a_map_of_equal_sentences_is_no_error(registry):
+    found = map.lay_out(registry, ["a dog"] * 5, None, "pca", None, silent)
+    assert "<circle" in pictures.scatter(found.points, found.texts, found.groups.tolist(), found.names)
+
+
+def test_a_map_is_coloured_by_a_column_and_rare_values_share_a_colour(registry):
+    texts = [f"a dog {i}" for i in range(30)]
+    found = map.lay_out(registry, texts, [str(i // 2) for i in range(30)], "pca", None, silent)
+    assert len(found.names) == 10
+    assert found.names[-1] == "6 others"
+    assert found.groups.max() == 9
+
+
+def test_tsne_tells_how_far_it_is(registry):
+    pytest.importorskip("sklearn")
+    shares = []
+    texts = [f"a man {i}" for i in range(12)]
+    found = map.lay_out(registry, texts, None, "tsne", None, lambda share, _: shares.append(share))
+    assert found.points.shape == (12, 2)
+    assert shares == sorted(shares)
+    assert len(shares) > 5
+
+
+def test_an_index_answers_as_the_client_does_and_can_be_taken_away(registry, client, tmp_path):
+    pytest.importorskip("faiss")
+    from simcse_tf.serving.client import Client
+
+    file = tmp_path / "lines.txt"
+    file.write_text("\n".join(SENTENCES), "utf-8")
+    indexes = Indexes(tmp_path / "indexes")
+    told = []
+    name, built = indexes.build(file, None, registry.model(), lambda done, total: told.append((done, total)))
+    assert told == [(0, 4), (4, 4)]
+    assert built.lines == 4
+    found = search(indexes, SENTENCES[2], name, 2)
+    assert found[0]["sentence"] == SENTENCES[2]
+    expected = np.sort(client.encode(SENTENCES) @ client.encode(SENTENCES[2]))[::-1]
+    assert [row["score"] for row in found] == pytest.approx(expected[:2], abs=1e-5)
+
+    vectors, packed = indexes.downloads(name)
+    np.testing.assert_allclose(np.load(vectors), client.encode(SENTENCES), atol=1e-6)
+    shutil.unpack_archive(packed, tmp_path / "taken")
+    mine = Client(client.name)
+    mine.load_index(tmp_path / "taken" / "index")
+    assert mine.search(SENTENCES[1], top_k=1)[0][0] == SENTENCES[1]
+
+
+@pytest.mark.parametrize(("name", "message"), [(None, "No index yet"), ("../x", "no longer"), ({"a": 1}, "no longer")])
+def test_an_index_that_is_not_there_is_said_to_be(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
+        search(Indexes(tmp_path), "query", name)
+
+
+def test_old_indexes_are_deleted(registry, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("demo.indexes._KEPT", 2)
+    (tmp_path / "l.txt").write_text("a dog\n", "utf-8")
+    indexes = Indexes(tmp_path / "indexes")
+    names = [indexes.build(tmp_path / "l.txt", None, registry.model(), silent)[0] for _ in range(3)]
+    assert sorted(p.name for p in (tmp_path / "indexes").iterdir()) == sorted(names[1:])
+    with pytest.raises(UserError, match="no longer"):
+        indexes.get(names[0])
+
+
+def test_before_and_after_measures_what_the_evaluation_measures(registry, client):
+    from simcse_tf.evaluation.geometry import geometry
+    from simcse_tf.evaluation.pairs import bundled
+
+    expected = geometry(client.encode, bundled())
+    shown = before_after.measured(registry.model("tiny"))
+    assert f'data-is="alignment">{expected.alignment:.3f}<' in shown
+    assert f'data-is="uniformity">{expected.uniformity:.3f}<' in shown
+    dials = before_after.angles(registry.model("tiny"), SENTENCES[0], [SENTENCES[1]], [SENTENCES[2]])
+    assert f"{client.similarity(SENTENCES[0], SENTENCES[1]):.3f}" in dials
+
+
+# No model, and the command
+
+
+def test_a_failed_export_of_the_base_encoder_says_why(tmp_path):
+    (tmp_path / "base").write_text("in the way", "utf-8")
+    steps = offer.export_base(tmp_path)
+    assert "about a minute" in next(steps)
+    with pytest.raises(UserError, match="The export failed: error: "):
+        next(steps)
+
+
+def test_help_is_fast_and_imports_neither_gradio_nor_tensorflow():
+    code = (
+        "import sys\nfrom demo.__main__ import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n"
+        "    assert e.code == 0\nassert not {'gradio', 'tensorflow', 'numpy'} & set(sys.modules), 'heavy'"
+    )
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--root-path" in done.stdout
+    assert time.perf_counter() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port", "0"], "expected 1 to 65535"),
+        (["--auth", "me"], "expected USER:PASSWORD"),
+        (["--models", __file__], "not a directory"),
+        (["--served", "saved_models/x"], "expected http://"),
+    ],
+)
+def test_a_wrong_flag_is_told_before_anything_starts(flags, message):
+    from demo.__main__ import main
+
+    with pytest.raises(UserError, match=message):
+        main(flags)

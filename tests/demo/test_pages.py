@@ -1,0 +1,298 @@
+"""Every tab in a real browser, on a tiny model; the numbers must be the client's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.demo.conftest import Demo
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable: apt-get install chromium"),
+]
+# Chromium by itself asks Google for updates; the page must ask nobody.
+_QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+A, B, C, D = "a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=_QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, demo):
+    """The page at desktop width; fails if it asked another host for anything or raised an error."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    wrong = []
+    page.on("request", lambda r: r.url.startswith((demo.address, "data:", "blob:")) or wrong.append(r.url))
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("dialog", lambda d: (wrong.append(f"dialog {d.message}"), d.dismiss()))
+    page.goto(demo.address)
+    page.wait_for_selector("#compare-run")
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def box(page, name):
+    return page.locator(f"#{name} textarea, #{name} input[type=text]").first
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"-?\d\.\d{3}", text)]
+
+
+def test_compare_shows_the_clients_score_and_the_other_models(page, client):
+    box(page, "compare-a").fill(A)
+    box(page, "compare-b").fill(B)
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-score")
+    assert float(page.inner_text("#compare-score")) == pytest.approx(client.similarity(A, B), abs=6e-4)
+    assert "base/1" in page.inner_text("#compare-result")
+    page.get_by_text("a negation").click()
+    playwright.expect(box(page, "compare-a")).to_have_value("She has never been to Norway.")
+
+
+def test_compare_works_with_the_keyboard_alone(page, client):
+    box(page, "compare-a").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(C)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type(D)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#compare-score")
+    assert float(page.inner_text("#compare-score")) == pytest.approx(client.similarity(C, D), abs=6e-4)
+
+
+def test_another_model_is_chosen_in_the_page(page, models):
+    from simcse_tf.serving.client import Client
+
+    page.locator("#model input").click()
+    page.get_by_role("option", name="base/1").click()
+    box(page, "compare-a").fill(A)
+    box(page, "compare-b").fill(B)
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-score")
+    expected = Client(models / "base").similarity(A, B)
+    assert float(page.inner_text("#compare-score")) == pytest.approx(expected, abs=6e-4)
+
+
+def test_rank_sorts_typed_candidates(page, client):
+    tab(page, "Rank")
+    box(page, "rank-query").fill(A)
+    box(page, "rank-text").fill("\n".join([B, "<img src=x onerror=alert(1)>", A]))
+    page.click("#rank-run")
+    page.wait_for_selector("#rank-result table")
+    rows = page.locator("#rank-result tbody tr").all_inner_texts()
+    assert len(rows) == 3
+    assert A in rows[0]
+    assert any("<img src=x onerror=alert(1)>" in row for row in rows)
+    by_row = next(row for row in rows if B in row)
+    assert numbers(by_row)[0] == pytest.approx(client.similarity(A, B), abs=6e-4)
+
+
+def test_rank_reads_a_file_and_names_the_line_that_is_no_utf8(page, tmp_path):
+    (tmp_path / "good.txt").write_text(f"{B}\n{C}\n", "utf-8")
+    (tmp_path / "bad.txt").write_bytes(b"fine\nbroken \xff\n")
+    tab(page, "Rank")
+    page.set_input_files("#rank-file input[type=file]", tmp_path / "bad.txt")
+    page.get_by_text("bad.txt").first.wait_for()
+    page.click("#rank-run")
+    page.get_by_text(re.compile(r"bad\.txt:2: byte 0xff")).wait_for()
+    page.locator("#rank-file").get_by_label("Clear").click()
+    page.set_input_files("#rank-file input[type=file]", tmp_path / "good.txt")
+    page.get_by_text("good.txt").first.wait_for()
+    page.click("#rank-run")
+    page.wait_for_selector("#rank-result tbody tr")
+    assert page.locator("#rank-result tbody tr").count() == 2
+
+
+def test_the_matrix_tells_each_cell_by_pointer_and_by_keyboard(page, client):
+    tab(page, "Matrix")
+    box(page, "matrix-text").fill("\n".join([A, B, "{{value}} ${1+1} <i>x</i>"]))
+    page.click("#matrix-ordered input")
+    page.click("#matrix-run")
+    page.wait_for_selector("#matrix-result td[data-r]")
+    assert "{{value}} ${1+1} <i>x</i>" in page.inner_text("#matrix-result")
+    page.hover("#matrix-result td[data-r='2'][data-c='1']")
+    told = page.inner_text("#matrix-result .told")
+    assert numbers(told)[0] == pytest.approx(client.similarity(A, B), abs=6e-4)
+    page.focus("#matrix-result .heat")
+    page.keyboard.press("ArrowRight")
+    assert "{{value}}" not in page.inner_text("#matrix-result .told")
+    page.keyboard.press("ArrowDown")
+    assert B in page.inner_text("#matrix-result .told")
+
+
+def test_thousands_of_lines_are_refused_in_the_page(page):
+    tab(page, "Matrix")
+    # As one change: typed, the browser itself takes a long time for thousands of lines.
+    box(page, "matrix-text").evaluate(
+        "(e) => { e.value = 'x\\n'.repeat(3000); e.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    page.click("#matrix-run")
+    page.get_by_text("3,000 lines; at most 50 are taken").wait_for()
+
+
+def test_the_map_shows_a_dots_text_and_its_neighbours(page, client):
+    texts = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
+    tab(page, "Map")
+    box(page, "map-text").fill("\n".join(texts))
+    page.click("#map-run")
+    page.wait_for_selector("#map-result circle")
+    assert page.locator("#map-result circle").count() == 12
+    dot = page.locator("#map-result circle[data-i='0']")
+    dot.hover(force=True)
+    dot.dispatch_event("click")
+    page.wait_for_selector("#map-near tbody tr")
+    assert texts[0] in page.inner_text("#map-near h3")
+    expected = sorted(client.encode(texts) @ client.encode(texts[0]))[-2]
+    assert numbers(page.locator("#map-near tbody tr").first.inner_text())[0] == pytest.approx(expected, abs=6e-4)
+
+    whole = page.get_attribute("#map-result svg", "viewBox")
+    page.get_by_label("zoom in").click()
+    assert page.get_attribute("#map-result svg", "viewBox") != whole
+    page.get_by_label("whole map").click()
+    assert page.get_attribute("#map-result svg", "viewBox") == whole
+    page.focus("#map-result svg")
+    before = page.inner_text("#map-result .told")
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+        page.keyboard.press(key)
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#map-result .told") in texts
+    assert before in texts
+
+
+def test_the_map_of_a_table_is_coloured_by_a_column(page, tmp_path):
+    (tmp_path / "t.csv").write_text(f"text,kind\n{A},people\n{B},people\n{C},animals\n{D},animals\n", "utf-8")
+    tab(page, "Map")
+    page.set_input_files("#map-file input[type=file]", tmp_path / "t.csv")
+    page.locator("#map-colour input").click()
+    page.get_by_role("option", name="kind").click()
+    page.click("#map-run")
+    page.wait_for_selector("#map-result circle")
+    assert page.locator("#map-result .entry").all_inner_texts() == ["animals", "people"]
+
+
+def test_search_builds_an_index_answers_and_gives_it_away(page, client, tmp_path):
+    pytest.importorskip("faiss")
+    (tmp_path / "lines.txt").write_text("\n".join([A, B, C, D]), "utf-8")
+    tab(page, "Search")
+    page.set_input_files("#search-file input[type=file]", tmp_path / "lines.txt")
+    page.get_by_text("lines.txt").first.wait_for()
+    page.click("#search-build")
+    page.get_by_text("Index of 4 sentences of lines.txt").wait_for()
+    box(page, "search-query").fill("the dog sleeps")
+    page.click("#search-run")
+    page.wait_for_selector("#search-result tbody tr")
+    expected = max(client.similarity(["the dog sleeps"], [A, B, C, D])[0])
+    assert numbers(page.locator("#search-result tbody tr").first.inner_text())[0] == pytest.approx(expected, abs=6e-4)
+
+    page.get_by_text("Take it away").click()
+    page.click("#search-prepare")
+    with page.expect_download() as download:
+        page.locator("#search-downloads a").first.click()
+    assert Path(download.value.path()).stat().st_size > 0
+    # A link opens it again, as long as the server keeps it.
+    page.goto(page.url)
+    page.wait_for_selector("#search-result tbody tr")
+
+
+def test_before_and_after_draws_and_measures_both_models(page, models):
+    from simcse_tf.evaluation.geometry import geometry
+    from simcse_tf.evaluation.pairs import bundled
+    from simcse_tf.serving.client import Client
+
+    tab(page, "Before and after")
+    page.click("#space-run")
+    page.wait_for_selector("#space-result svg.dial")
+    assert page.locator("#space-result svg.dial").count() == 2
+    page.click("#space-measure")
+    page.wait_for_selector("#space-numbers svg.histogram")
+    shown = [float(n) for n in page.locator("#space-numbers [data-is=alignment]").all_inner_texts()]
+    expected = [geometry(Client(models / name).encode, bundled()).alignment for name in ("base", "tiny")]
+    assert shown == pytest.approx(expected, abs=6e-4)
+
+
+def test_about_shows_the_card_of_the_chosen_model(page):
+    tab(page, "About")
+    playwright.expect(page.locator("#about-card")).to_contain_text("Version 1 of tiny")
+    page.locator("#model input").click()
+    page.get_by_role("option", name="base/1").click()
+    playwright.expect(page.locator("#about-card")).to_contain_text("Version 1 of base")
+
+
+def test_a_link_opens_its_tab_with_its_content(page, demo, client):
+    page.goto(f"{demo.address}?tab=rank&model=tiny%2F1&query={quote(A)}&candidates={quote(B)}%0A{quote(C)}")
+    page.wait_for_selector("#rank-result tbody tr")
+    assert box(page, "rank-query").input_value() == A
+    assert page.locator("#rank-result tbody tr").count() == 2
+    tab(page, "Compare")
+    box(page, "compare-a").fill(D)
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-score")
+    page.wait_for_url(re.compile("tab=compare.*two"))
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_its_width_in_light_and_dark(browser, demo, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(demo.address)
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-score")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ink = page.evaluate("getComputedStyle(document.querySelector('#compare-score')).color")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > sum(map(int, re.findall(r"\d+", paper)[:3]))) == (
+        scheme == "dark"
+    )
+    context.close()
+
+
+def test_without_a_model_the_page_says_how_to_make_one_and_notices_it(browser, models, tmp_path):
+    root = tmp_path / "saved_models"
+    demo = Demo("--models", str(root))
+    try:
+        page = browser.new_page()
+        page.goto(demo.address)
+        page.get_by_text("make train").wait_for()
+        playwright.expect(page.locator("#export-base")).to_be_visible()
+        assert not page.locator("#compare-run").is_visible()
+        shutil.copytree(models / "tiny", root / "mine")
+        page.wait_for_selector("#compare-run", timeout=30_000)
+        playwright.expect(page.locator("#model input")).to_have_value("mine/1")
+        page.close()
+    finally:
+        demo.stop()
