@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ import tensorflow as tf
 from simcse_tf.config import EncoderConfig
 from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
+from simcse_tf.models import packed
 from simcse_tf.models.losses import unit
-from simcse_tf.models.pooling import POOLERS
+from simcse_tf.models.pooling import POOLERS, Pooler
 
 
 class SentenceEncoder(keras.Model):
@@ -40,14 +42,21 @@ class SentenceEncoder(keras.Model):
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.config = config
-        layers = POOLERS[config.pooling].layers
-        outputs = [backbone.transformer_layers[i].output for i in layers]
-        # A view of the backbone that ends where the pooler reads: the same layers, no copy of a weight.
-        self._hidden = keras.Model(backbone.input, outputs, name="hidden_states")
+        # The backbone's dropout layers have their own, which the packed forward leaves alone.
+        self._dropout = keras.random.SeedGenerator()
+        self._hidden = None
+        if (reason := packed.why_not(backbone)) is not None:
+            logging.getLogger(__name__).warning("keras-hub's own forward is used, which is slower: %s.", reason)
+            layers = POOLERS[config.pooling].layers
+            outputs = [backbone.transformer_layers[i].output for i in layers]
+            # A view of the backbone that ends where the pooler reads: the same layers, no copy of a weight.
+            self._hidden = keras.Model(backbone.input, outputs, name="hidden_states")
         if hasattr(backbone, "pooled_dense"):
             # BERT's own pooler belongs to next-sentence prediction; nothing here reads it, so no gradient reaches it.
             backbone.pooled_dense.trainable = False
         self.head = None if config.head == "none" else _head(backbone.hidden_dim)
+        # Whether training leaves padding out; XLA and TPUs want shapes that do not depend on the data.
+        self.pack_in_training = True
         self._encode = None
         # Every layer above is built by its own constructor.
         self.built = True
@@ -64,8 +73,10 @@ class SentenceEncoder(keras.Model):
 
     @property
     def dropout_seeds(self) -> list[keras.Variable]:
-        """The state of each dropout layer's random numbers: it decides the next mask and moves on with every call."""
-        return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        """The states of dropout's random numbers: they decide the next masks and move on with every call."""
+        if self._hidden is None:
+            return [self._dropout.state]
+        return [v for v in self.backbone.non_trainable_variables if v.path.endswith("seed_generator_state")]
 
     def call(self, inputs, training=False):
         pooled = self.pooled(inputs, training=training)
@@ -73,18 +84,47 @@ class SentenceEncoder(keras.Model):
             pooled = self.head(pooled, training=training)
         return pooled
 
-    def pooled(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """The sentence vectors before the head: `(n, dim)` float32."""
+    def pooled(self, inputs: dict[str, tf.Tensor], *, training: bool = False, frozen: bool = False) -> tf.Tensor:
+        """The sentence vectors before the head: `(n, dim)` float32.
+
+        Args:
+            inputs: As for `call`.
+            training: Whether dropout is on.
+            frozen: Whether the graph has the weights as constants, but for the tables of words and positions.
+        """
+        pooler = POOLERS[self.config.pooling]
+        hidden = self._hidden_states(inputs, pooler, training, frozen)
+        return pooler.pool([tf.cast(h, tf.float32) for h in hidden], inputs["padding_mask"])
+
+    def _hidden_states(
+        self, inputs: dict[str, tf.Tensor], pooler: Pooler, training: bool, frozen: bool
+    ) -> list[tf.Tensor]:
+        if self._hidden is None:
+            return packed.hidden_states(
+                self.backbone,
+                inputs,
+                pooler.layers,
+                first_only=pooler.first_only,
+                seed=self._dropout.next() if training else None,
+                frozen=frozen,
+                pack=self.pack_in_training or not training,
+            )
         features = dict(inputs)
         if "segment_ids" in self.backbone.input:
             features["segment_ids"] = tf.zeros_like(inputs["token_ids"])
         hidden = self._hidden(features, training=training)
-        hidden = [tf.cast(h, tf.float32) for h in (hidden if isinstance(hidden, list) else [hidden])]
-        return POOLERS[self.config.pooling].pool(hidden, inputs["padding_mask"])
+        return hidden if isinstance(hidden, list) else [hidden]
 
     def embed(self, text: tf.Tensor) -> tf.Tensor:
-        """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph."""
-        return unit(self(tokenize(self.tokenizer, text, max_length=self.max_length), training=False))
+        """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph.
+
+        The graph has the weights as they are at its making, as constants, which TensorFlow lays out once as its matrix
+        product wants them: one short text then takes half the time. The tables of words and positions remain variables;
+        they are only looked up, and the largest would not fit into a graph of 2 GB.
+        """
+        inputs = tokenize(self.tokenizer, text, max_length=self.max_length)
+        pooled = self.pooled(inputs, frozen=True)
+        return unit(self.head(pooled) if self.head_at_inference else pooled)
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Encodes texts as the exported model would.

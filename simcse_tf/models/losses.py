@@ -111,10 +111,11 @@ Objective = Callable[[Views, Views, tf.Tensor | int], tf.Tensor]
 
 @dataclass(frozen=True)
 class InfoNCE:
-    """`info_nce` with its settings; texts that occur twice in a batch are not each other's negatives."""
+    """`info_nce` with its settings; texts that occur twice in a batch are not each other's negatives, unless told."""
 
     temperature: float = 0.05
     hard_negative_weight: float = 0.0
+    mask_false_negatives: bool = True
 
     def __call__(self, own: Views, everyone: Views, first: tf.Tensor | int = 0) -> tf.Tensor:
         """Compares this replica's anchors with everybody's candidates.
@@ -135,7 +136,7 @@ class InfoNCE:
             temperature=self.temperature,
             hard_negative_weight=self.hard_negative_weight,
             first=first,
-            false_negatives=same_text(own, everyone),
+            false_negatives=same_text(own, everyone) if self.mask_false_negatives else None,
         )
 
 
@@ -172,3 +173,18 @@ def same_text(own: Views, everyone: Views) -> tf.Tensor:
     candidates = tf.concat(tf.unstack(everyone.text_ids, axis=1)[1:], axis=0)
     anchors, positives = own.text_ids[:, :1], own.text_ids[:, 1:2]
     return (anchors == candidates) | (positives == candidates)
+
+
+def count_false_negatives(own: Views, everyone: Views) -> tf.Tensor:
+    """How many of these anchors' negatives are, word for word, the anchor or its positive, each pair counted.
+
+    Args:
+        own: `n` rows.
+        everyone: `m` rows, those of `own` among them.
+
+    Returns:
+        A scalar, float32.
+    """
+    found = tf.reduce_sum(tf.cast(same_text(own, everyone), tf.int32))
+    # Among what `same_text` finds is every anchor's own positive.
+    return tf.cast(found - tf.shape(own.text_ids)[0], tf.float32)

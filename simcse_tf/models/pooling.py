@@ -44,13 +44,15 @@ class Pooler:
     # Transformer layers whose outputs are read; -1 is the last.
     layers: tuple[int, ...]
     pool: Callable[[Sequence[tf.Tensor], tf.Tensor], tf.Tensor]
+    # Whether it reads the first token alone, of one layer: the others need not be computed there.
+    first_only: bool = False
 
 
 # As in SimCSE (Gao et al. 2021, table 6); "first" is the output of the first transformer layer, as in its released
 # code.
 POOLERS: dict[str, Pooler] = {
-    "cls": Pooler((-1,), first_token),
-    "cls_before_pooler": Pooler((-1,), first_token),
+    "cls": Pooler((-1,), first_token, first_only=True),
+    "cls_before_pooler": Pooler((-1,), first_token, first_only=True),
     "avg": Pooler((-1,), masked_mean),
     "avg_top2": Pooler((-2, -1), masked_mean),
     "avg_first_last": Pooler((0, -1), masked_mean),

@@ -66,13 +66,17 @@ def export(
 
 
 def _write(encoder: SentenceEncoder, directory: Path) -> None:
+    text = [tf.TensorSpec([None], tf.string, name="text")]
+    # One function for both signatures: its weights are in the file once.
+    embed = tf.function(encoder.embed, input_signature=text)
+
     def serve(text):
-        return {"embedding": encoder.embed(text)}
+        return {"embedding": embed(text)}
 
     def similarity(text_a, text_b):
         rows = tf.shape(text_a)[0]
         # One pass for both sides: half the operations to start up.
-        vectors = encoder.embed(tf.concat([text_a, text_b], axis=0))
+        vectors = embed(tf.concat([text_a, text_b], axis=0))
         return {"score": tf.reduce_sum(vectors[:rows] * vectors[rows:], axis=1)}
 
     def tokens(text):
@@ -80,14 +84,11 @@ def _write(encoder: SentenceEncoder, directory: Path) -> None:
 
     # ExportArchive, because what tf.saved_model.save writes for Keras layers does not load in the v1 Session loader.
     archive = keras.export.ExportArchive()
-    if is_byte_level(encoder.tokenizer):
-        # The tokenizer is left out: keras-hub's has tables that nothing here reads, and one that grows.
-        for layer in (encoder.backbone, encoder.head):
-            if layer is not None:
-                archive.track(layer)
-    else:
-        archive.track(encoder)
-    text = [tf.TensorSpec([None], tf.string, name="text")]
+    if not is_byte_level(encoder.tokenizer):
+        # A byte-level one is left out: keras-hub's has tables that nothing here reads, and one that grows. The archive
+        # finds variables by itself, and wants to hear that a layer without any is built.
+        encoder.tokenizer.built = True
+        archive.track(encoder.tokenizer)
     archive.add_endpoint("serving_default", serve, input_signature=text)
     pair = [tf.TensorSpec([None], tf.string, name=name) for name in ("text_a", "text_b")]
     archive.add_endpoint("similarity", similarity, input_signature=pair)

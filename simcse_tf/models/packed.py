@@ -1,0 +1,309 @@
+"""The hot path: what a keras-hub backbone of the BERT family computes, over its own variables, in fewer operations.
+
+Padding exists inside attention alone: all dense layers see a matrix of the real tokens, `(tokens, dim)`. Query, key and
+value are one product. Where only [CLS] is asked for, the last layer computes only [CLS]. Dropout draws 16 bits an
+element. Gradients that TensorFlow would put together from many element-wise passes are written out.
+
+`tests/models/test_packed.py` holds values and gradients against keras-hub's own forward for every family.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras_hub.layers import TransformerEncoder
+
+# Where each family keeps the embeddings of its words and positions.
+_EMBEDDINGS: dict[str, Callable[[Any], tuple[Any, Any]]] = dict.fromkeys(
+    ("BertBackbone", "ElectraBackbone"),
+    lambda backbone: (backbone.token_embedding, backbone.position_embedding),
+) | dict.fromkeys(
+    ("RobertaBackbone", "XLMRobertaBackbone", "DistilBertBackbone"),
+    lambda backbone: (backbone.embeddings.token_embedding, backbone.embeddings.position_embedding),
+)
+
+
+def why_not(backbone: keras.Model) -> str | None:
+    """What in a backbone this module does not know, or None if it knows everything."""
+    if type(backbone).__name__ not in _EMBEDDINGS:
+        return f"{type(backbone).__name__} is not one of {', '.join(_EMBEDDINGS)}"
+    for layer in backbone.transformer_layers:
+        if type(layer) is not TransformerEncoder or layer.normalize_first:
+            return f"{layer.name} is not a TransformerEncoder that normalises last"
+    return None
+
+
+def tables(backbone: Any) -> tuple[Any, Any]:
+    """The layers that look up words and positions."""
+    return _EMBEDDINGS[type(backbone).__name__](backbone)
+
+
+def hidden_states(
+    backbone: keras.Model,
+    inputs: dict[str, tf.Tensor],
+    layers: Sequence[int],
+    *,
+    first_only: bool = False,
+    seed: tf.Tensor | None = None,
+    frozen: bool = False,
+    pack: bool = True,
+) -> list[tf.Tensor]:
+    """The outputs of some transformer layers.
+
+    Args:
+        backbone: One for which `why_not` is None.
+        inputs: `token_ids` and `padding_mask`, each `(n, length)` int; every row begins with a token.
+        layers: Which layers' outputs, in their order; -1 is the last.
+        first_only: Only the first token is needed; `layers` is then one layer.
+        seed: `(2,)` int, decides the dropout masks; None for inference.
+        frozen: Put all weights but those of `tables` into the graph as they are now, as constants.
+        pack: Leave the padding out. Shapes then depend on the data, which XLA cannot compile.
+
+    Returns:
+        One `(n, length, dim)` tensor a layer, `(n, 1, dim)` if `first_only`. Slots of padding hold arbitrary finite
+        numbers.
+    """
+    slots = _Packed(inputs["padding_mask"]) if pack else _Slots(inputs["padding_mask"])
+    forward = _Forward(backbone, slots, seed, frozen)
+    wanted = [i % len(backbone.transformer_layers) for i in layers]
+    outputs = []
+    x = forward.embed(inputs["token_ids"])
+    for i, layer in enumerate(backbone.transformer_layers[: wanted[-1] + 1]):
+        only = first_only and i == wanted[-1]
+        x = forward.layer(layer, x, first_only=only)
+        if i in wanted:
+            outputs.append(x[:, tf.newaxis] if only else slots.padded(x))
+    return outputs
+
+
+# ---- Slots: a padded batch has n * length of them, and not all hold a token ----
+
+
+class _Slots:
+    """Every slot is computed, whether it holds a token or not; shapes are those of the batch."""
+
+    def __init__(self, padding_mask: tf.Tensor):
+        self.mask = tf.cast(padding_mask, tf.bool)
+        self.rows, self.length = (known or tf.shape(padding_mask)[i] for i, known in enumerate(padding_mask.shape))
+        # Added to attention's logits; the exponential of the difference is 0.
+        self.bias = tf.where(self.mask, 0.0, -1e9)[:, tf.newaxis, tf.newaxis, :]
+
+    def pack(self, x: tf.Tensor) -> tf.Tensor:
+        """`(n * length, ...)` to `(tokens, ...)`."""
+        return x
+
+    def unpack(self, x: tf.Tensor) -> tf.Tensor:
+        """`(tokens, ...)` to `(n * length, ...)`; what is in slots of padding is arbitrary, but finite."""
+        return x
+
+    def first(self, x: tf.Tensor) -> tf.Tensor:
+        """`(tokens, dim)` to `(n, dim)`: the first token of every row."""
+        return self.padded(x)[:, 0]
+
+    def padded(self, x: tf.Tensor) -> tf.Tensor:
+        """`(tokens, dim)` to `(n, length, dim)`."""
+        return tf.reshape(self.unpack(x), [self.rows, self.length, x.shape[-1]])
+
+    def positions(self) -> tf.Tensor:
+        """`(tokens,)`: the place of every token in its row."""
+        return self.pack(tf.tile(tf.range(self.length), [self.rows]))
+
+
+class _Packed(_Slots):
+    """Only slots that hold a token are computed."""
+
+    def __init__(self, padding_mask: tf.Tensor):
+        super().__init__(padding_mask)
+        real = tf.reshape(self.mask, [-1])
+        # The slot of each token, and the token of each slot; a slot of padding has the token before it.
+        slot = tf.cast(tf.where(real)[:, 0], tf.int32)
+        token = tf.maximum(tf.cumsum(tf.cast(real, tf.int32)) - 1, 0)
+        self._first = tf.reshape(token, [self.rows, self.length])[:, 0]
+
+        # Each is nearly the other's gradient, and both are gathers: TensorFlow would scatter. Nothing comes back to
+        # a slot of padding from attention (its weight is 0), and nothing may go there.
+        @tf.custom_gradient
+        def pack(x):
+            return tf.gather(x, slot), lambda dy: tf.where(real[:, tf.newaxis], tf.gather(dy, token), 0)
+
+        @tf.custom_gradient
+        def unpack(x):
+            return tf.gather(x, token), lambda dy: tf.gather(dy, slot)
+
+        self._pack, self._unpack = pack, unpack
+
+    def pack(self, x: tf.Tensor) -> tf.Tensor:
+        return self._pack(x)
+
+    def unpack(self, x: tf.Tensor) -> tf.Tensor:
+        return self._unpack(x)
+
+    def first(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.gather(x, self._first)
+
+
+# ---- The layers, as in keras-hub ----
+
+
+class _Forward:
+    """One pass of a batch through a backbone."""
+
+    def __init__(self, backbone: Any, slots: _Slots, seed: tf.Tensor | None, frozen: bool):
+        self._backbone = backbone
+        self._slots = slots
+        self._training = seed is not None
+        self._drop = _Dropout(backbone.dropout, seed)
+        self._frozen = frozen
+
+    def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """`(n, length)` to `(tokens, dim)`."""
+        backbone, slots = self._backbone, self._slots
+        words, positions = tables(backbone)
+        x = tf.gather(tf.convert_to_tensor(words.embeddings), slots.pack(tf.reshape(token_ids, [-1])))
+        x += tf.gather(tf.convert_to_tensor(positions.position_embeddings), slots.positions())
+        if hasattr(backbone, "segment_embedding"):
+            # A text alone is segment 0.
+            x += self._value(lambda: tf.convert_to_tensor(backbone.segment_embedding.embeddings)[0])
+        x = self._drop(self._norm(backbone.embeddings_layer_norm, tf.cast(x, words.compute_dtype)))
+        return self._dense(x, backbone.embeddings_projection) if hasattr(backbone, "embeddings_projection") else x
+
+    def layer(self, layer: Any, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
+        """`(tokens, dim)` to `(tokens, dim)`, or to `(n, dim)` if `first_only`."""
+        attended = self._attention(layer._self_attention_layer, x, first_only=first_only)
+        residual = self._slots.first(x) if first_only else x
+        x = self._norm(layer._self_attention_layer_norm, self._drop(attended) + residual)
+        inner = self._activation(layer.activation, self._dense(x, layer._feedforward_intermediate_dense))
+        outer = self._drop(self._dense(inner, layer._feedforward_output_dense))
+        return self._norm(layer._feedforward_layer_norm, outer + x)
+
+    def _attention(self, attention: Any, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
+        """As `layer`."""
+        query, key, value = attention._query_dense, attention._key_dense, attention._value_dense
+        heads, size = query.kernel.shape[1:]
+        slots = self._slots
+
+        def by_head(y: tf.Tensor, length: Any, parts: int) -> list[tf.Tensor]:
+            y = tf.reshape(y, [slots.rows, length, parts, heads, size])
+            return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=parts)
+
+        if first_only:
+            (q,) = by_head(self._dense(slots.first(x), query), 1, 1)
+            k, v = by_head(slots.unpack(self._dense(x, key, value)), slots.length, 2)
+        else:
+            q, k, v = by_head(slots.unpack(self._dense(x, query, key, value)), slots.length, 3)
+        logits = tf.matmul(q * tf.cast(size**-0.5, q.dtype), k, transpose_b=True)
+        weights = self._drop(tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32) + slots.bias), x.dtype))
+        attended = tf.reshape(tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3]), [-1, heads * size])
+        return self._dense(attended if first_only else slots.pack(attended), attention._output_dense)
+
+    def _dense(self, x: tf.Tensor, *layers: Any) -> tf.Tensor:
+        """The outputs of dense layers beside each other: `(tokens, inputs)` to `(tokens, outputs)`."""
+
+        def weights() -> tuple[tf.Tensor, tf.Tensor]:
+            kernels, biases = [_kernel(layer) for layer in layers], [_bias(layer) for layer in layers]
+            return (kernels[0], biases[0]) if len(layers) == 1 else (tf.concat(kernels, 1), tf.concat(biases, 0))
+
+        kernel, bias = self._value(weights)
+        return tf.nn.bias_add(tf.matmul(x, kernel), bias)
+
+    def _norm(self, layer: Any, x: tf.Tensor) -> tf.Tensor:
+        # In 32 bits, as keras does: 16 are too few for a variance.
+        gamma, beta = self._value(lambda: (tf.cast(layer.gamma, tf.float32), tf.cast(layer.beta, tf.float32)))
+        return tf.cast(_layer_norm(tf.cast(x, tf.float32), gamma, beta, layer.epsilon), x.dtype)
+
+    def _activation(self, activation: Callable, x: tf.Tensor) -> tf.Tensor:
+        # In inference TensorFlow recognises keras' formula and makes it a part of the matrix product.
+        tanh = getattr(activation, "__name__", "") == "gelu_approximate"
+        return _gelu_tanh(x) if tanh and self._training else activation(x)
+
+    def _value(self, weights: Callable[[], Any]) -> Any:
+        """What a function makes of variables; if frozen, made now and constant."""
+        if not self._frozen:
+            return weights()
+        # In a thread that knows nothing of the graph being traced: from tf.init_scope, TensorFlow would note the
+        # variables as the graph's, and save them beside the constants.
+        with ThreadPoolExecutor(1) as elsewhere:
+            values = elsewhere.submit(lambda: tf.nest.map_structure(lambda value: value.numpy(), weights())).result()
+        return tf.nest.map_structure(tf.constant, values)
+
+
+def _kernel(layer: Any) -> tf.Tensor:
+    """`(inputs, outputs)`. Attention's kernels keep the heads apart, in their outputs or (at its end) their inputs."""
+    kernel = tf.cast(layer.kernel, layer.compute_dtype)
+    return kernel if len(kernel.shape) == 2 else tf.reshape(kernel, [-1, math.prod(layer.bias.shape)])
+
+
+def _bias(layer: Any) -> tf.Tensor:
+    return tf.reshape(tf.cast(layer.bias, layer.compute_dtype), [-1])
+
+
+# ---- Element-wise passes, which cost as much as the memory that they move ----
+
+
+def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """Layer normalisation of the rows of a matrix."""
+
+    @tf.custom_gradient
+    def normalise(x, gamma, beta):
+        centred = x - tf.reduce_mean(x, axis=1, keepdims=True)
+        scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=1, keepdims=True) + epsilon)
+        unit = centred * scale
+
+        def gradient(dy):
+            d = dy * gamma
+            mean = tf.reduce_mean(d, axis=1, keepdims=True)
+            along = tf.reduce_mean(d * unit, axis=1, keepdims=True)
+            dx = (d - mean - unit * along) * scale
+            return dx, tf.raw_ops.BiasAddGrad(out_backprop=dy * unit), tf.raw_ops.BiasAddGrad(out_backprop=dy)
+
+        return unit * gamma + beta, gradient
+
+    return normalise(x, gamma, beta)
+
+
+@tf.custom_gradient
+def _gelu_tanh(x: tf.Tensor):
+    """GELU by its tanh formula (Hendrycks & Gimpel 2016, section 2): `(1 + tanh(u)) / 2 = sigmoid(2u)`."""
+    a = tf.cast(2 * math.sqrt(2 / math.pi), x.dtype)
+    b = tf.cast(2 * math.sqrt(2 / math.pi) * 0.044715, x.dtype)
+    gate = tf.sigmoid(x * (a + b * tf.square(x)))
+
+    def gradient(dy):
+        # SigmoidGrad(gate, x) = x * gate * (1 - gate)
+        slope = tf.raw_ops.SigmoidGrad(y=gate, dy=x) * (a + 3 * b * tf.square(x))
+        return dy * (gate + slope)
+
+    return x * gate, gradient
+
+
+class _Dropout:
+    """Dropout of a whole forward pass: every call has masks of its own, decided by the seed and the call's number."""
+
+    def __init__(self, rate: float, seed: tf.Tensor | None):
+        # An element is kept if its 16 random bits are below this; the rate is met to 1 in 130,000.
+        self._below = round((1 - rate) * 2**16)
+        self._seed = None if self._below == 2**16 else seed
+        self._calls = 0
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if self._seed is None:
+            return x
+        self._calls += 1
+        seed = tf.random.fold_in(self._seed, self._calls)
+        size = tf.size(x)
+        words = tf.random.stateless_uniform([(size + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32)
+        bits = tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:size]
+        keep = tf.reshape(bits < tf.constant(self._below, tf.uint16), tf.shape(x))
+        # Divided by the rate that is met, so that the expectation is exact.
+        scale = tf.cast(2**16 / self._below, x.dtype)
+
+        @tf.custom_gradient
+        def dropped(x):
+            return tf.where(keep, x * scale, 0), lambda dy: tf.where(keep, dy * scale, 0)
+
+        return dropped(x)
