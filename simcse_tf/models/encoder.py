@@ -44,7 +44,7 @@ class SentenceEncoder(keras.Model):
         self.config = config
         # The backbone's dropout layers have their own, which the packed forward leaves alone.
         self._dropout = keras.random.SeedGenerator()
-        self._hidden = None
+        self._hidden: Any = None
         if (reason := packed.why_not(backbone)) is not None:
             logging.getLogger(__name__).warning("keras-hub's own forward is used, which is slower: %s.", reason)
             layers = POOLERS[config.pooling].layers
@@ -105,7 +105,7 @@ class SentenceEncoder(keras.Model):
                 inputs,
                 pooler.layers,
                 first_only=pooler.first_only,
-                seed=self._dropout.next() if training else None,
+                seed=self._next_seed() if training else None,
                 frozen=frozen,
                 pack=self.pack_in_training or not training,
             )
@@ -114,6 +114,12 @@ class SentenceEncoder(keras.Model):
             features["segment_ids"] = tf.zeros_like(inputs["token_ids"])
         hidden = self._hidden(features, training=training)
         return hidden if isinstance(hidden, list) else [hidden]
+
+    def _next_seed(self) -> Any:
+        # The state is the same on all replicas, and their masks must not be.
+        context = tf.distribute.get_replica_context()
+        assert context is not None, "training runs in a replica"
+        return tf.random.fold_in(self._dropout.next(), context.replica_id_in_sync_group)
 
     def embed(self, text: tf.Tensor) -> tf.Tensor:
         """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph.
@@ -124,7 +130,7 @@ class SentenceEncoder(keras.Model):
         """
         inputs = tokenize(self.tokenizer, text, max_length=self.max_length)
         pooled = self.pooled(inputs, frozen=True)
-        return unit(self.head(pooled) if self.head_at_inference else pooled)
+        return unit(self.head(pooled) if self.head is not None and self.head_at_inference else pooled)
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Encodes texts as the exported model would.

@@ -18,14 +18,19 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
-# Where each family keeps the embeddings of its words and positions.
-_EMBEDDINGS: dict[str, Callable[[Any], tuple[Any, Any]]] = dict.fromkeys(
-    ("BertBackbone", "ElectraBackbone"),
-    lambda backbone: (backbone.token_embedding, backbone.position_embedding),
-) | dict.fromkeys(
-    ("RobertaBackbone", "XLMRobertaBackbone", "DistilBertBackbone"),
-    lambda backbone: (backbone.embeddings.token_embedding, backbone.embeddings.position_embedding),
-)
+# Where each family keeps the layers that look up words and positions: at the backbone or at its `embeddings`.
+_EMBEDDINGS: dict[str, Callable[[Any], Any]] = {
+    "BertBackbone": lambda backbone: backbone,
+    "ElectraBackbone": lambda backbone: backbone,
+    "RobertaBackbone": lambda backbone: backbone.embeddings,
+    "XLMRobertaBackbone": lambda backbone: backbone.embeddings,
+    "DistilBertBackbone": lambda backbone: backbone.embeddings,
+}
+
+
+def _custom_gradient(function: Callable[..., tuple[tf.Tensor, Callable]]) -> Callable[..., tf.Tensor]:
+    """tf.custom_gradient, whose type says that it changes nothing."""
+    return tf.custom_gradient(function)  # pyright: ignore[reportReturnType]
 
 
 def why_not(backbone: keras.Model) -> str | None:
@@ -36,11 +41,6 @@ def why_not(backbone: keras.Model) -> str | None:
         if type(layer) is not TransformerEncoder or layer.normalize_first:
             return f"{layer.name} is not a TransformerEncoder that normalises last"
     return None
-
-
-def tables(backbone: Any) -> tuple[Any, Any]:
-    """The layers that look up words and positions."""
-    return _EMBEDDINGS[type(backbone).__name__](backbone)
 
 
 def hidden_states(
@@ -61,7 +61,7 @@ def hidden_states(
         layers: Which layers' outputs, in their order; -1 is the last.
         first_only: Only the first token is needed; `layers` is then one layer.
         seed: `(2,)` int, decides the dropout masks; None for inference.
-        frozen: Put all weights but those of `tables` into the graph as they are now, as constants.
+        frozen: Put all weights but the tables of words and positions into the graph as they are now, as constants.
         pack: Leave the padding out. Shapes then depend on the data, which XLA cannot compile.
 
     Returns:
@@ -127,11 +127,11 @@ class _Packed(_Slots):
 
         # Each is nearly the other's gradient, and both are gathers: TensorFlow would scatter. Nothing comes back to
         # a slot of padding from attention (its weight is 0), and nothing may go there.
-        @tf.custom_gradient
+        @_custom_gradient
         def pack(x):
             return tf.gather(x, slot), lambda dy: tf.where(real[:, tf.newaxis], tf.gather(dy, token), 0)
 
-        @tf.custom_gradient
+        @_custom_gradient
         def unpack(x):
             return tf.gather(x, token), lambda dy: tf.gather(dy, slot)
 
@@ -163,13 +163,14 @@ class _Forward:
     def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
         """`(n, length)` to `(tokens, dim)`."""
         backbone, slots = self._backbone, self._slots
-        words, positions = tables(backbone)
-        x = tf.gather(tf.convert_to_tensor(words.embeddings), slots.pack(tf.reshape(token_ids, [-1])))
-        x += tf.gather(tf.convert_to_tensor(positions.position_embeddings), slots.positions())
+        tables = _EMBEDDINGS[type(backbone).__name__](backbone)
+        words = tf.convert_to_tensor(tables.token_embedding.embeddings)
+        positions = tf.convert_to_tensor(tables.position_embedding.position_embeddings)
+        x = tf.gather(words, slots.pack(tf.reshape(token_ids, [-1]))) + tf.gather(positions, slots.positions())
         if hasattr(backbone, "segment_embedding"):
             # A text alone is segment 0.
             x += self._value(lambda: tf.convert_to_tensor(backbone.segment_embedding.embeddings)[0])
-        x = self._drop(self._norm(backbone.embeddings_layer_norm, tf.cast(x, words.compute_dtype)))
+        x = self._drop(self._norm(backbone.embeddings_layer_norm, tf.cast(x, tables.token_embedding.compute_dtype)))
         return self._dense(x, backbone.embeddings_projection) if hasattr(backbone, "embeddings_projection") else x
 
     def layer(self, layer: Any, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
@@ -248,7 +249,7 @@ def _bias(layer: Any) -> tf.Tensor:
 def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> tf.Tensor:
     """Layer normalisation of the rows of a matrix."""
 
-    @tf.custom_gradient
+    @_custom_gradient
     def normalise(x, gamma, beta):
         centred = x - tf.reduce_mean(x, axis=1, keepdims=True)
         scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=1, keepdims=True) + epsilon)
@@ -266,7 +267,7 @@ def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float)
     return normalise(x, gamma, beta)
 
 
-@tf.custom_gradient
+@_custom_gradient
 def _gelu_tanh(x: tf.Tensor):
     """GELU by its tanh formula (Hendrycks & Gimpel 2016, section 2): `(1 + tanh(u)) / 2 = sigmoid(2u)`."""
     a = tf.cast(2 * math.sqrt(2 / math.pi), x.dtype)
@@ -302,7 +303,7 @@ class _Dropout:
         # Divided by the rate that is met, so that the expectation is exact.
         scale = tf.cast(2**16 / self._below, x.dtype)
 
-        @tf.custom_gradient
+        @_custom_gradient
         def dropped(x):
             return tf.where(keep, x * scale, 0), lambda dy: tf.where(keep, dy * scale, 0)
 

@@ -39,7 +39,9 @@ def backbone(family, **kwargs):
     made = FAMILIES[family](**kwargs)
     rng = np.random.default_rng(11)
     # Fresh biases are 0 and fresh scales 1, which would hide mistakes.
-    made.set_weights([rng.normal(0.3, 0.4, w.shape).astype(w.dtype) if w.dtype == "float32" else w for w in made.get_weights()])
+    made.set_weights(
+        [rng.normal(0.3, 0.4, w.shape).astype(w.dtype) if w.dtype == "float32" else w for w in made.get_weights()]
+    )
     return made
 
 
@@ -65,7 +67,9 @@ def test_values_and_gradients_are_keras_hubs(family, pooling):
             pooled = pooler.pool(forward(), inputs["padding_mask"])
             loss = tf.reduce_sum(weights * tf.tanh(pooled))
         # What a pooler does not read has no gradient in either.
-        gradients = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")
+        gradients = tape.gradient(
+            loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         return pooled, [tf.convert_to_tensor(g) for g in gradients]
 
     plain, plain_gradients = answer(lambda: keras_hubs(made, pooler.layers, inputs))
