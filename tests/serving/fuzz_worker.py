@@ -1,6 +1,6 @@
-"""Sends 10,000 odd strings through exported models, in a process that has imported only tensorflow and tensorflow_text.
+"""Sends odd strings through exported models, in a process that has imported only tensorflow and tensorflow_text.
 
-`python fuzz_worker.py DIRECTORY...`: prints how many strings gave a finite unit vector, per directory.
+`python fuzz_worker.py COUNT DIRECTORY...`: prints how many strings gave a finite unit vector, per directory.
 """
 
 import os
@@ -39,7 +39,7 @@ def odd_string(rng: random.Random) -> bytes:
     return text[: rng.randint(0, len(text))] if kind == 4 else text
 
 
-def strings() -> list[bytes]:
+def strings(count: int) -> list[bytes]:
     rng = random.Random(0)
     longest = [
         "a" * 100_000,
@@ -51,7 +51,7 @@ def strings() -> list[bytes]:
     ]
     longest += ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=100_000)), "\u05d0" * 100_000]
     texts = [b"", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", *(text.encode() for text in longest)]
-    return texts + [odd_string(rng) for _ in range(10_000 - len(texts))]
+    return texts + [odd_string(rng) for _ in range(count - len(texts))]
 
 
 def survivors(directory: str, texts: list[bytes]) -> int:
@@ -69,5 +69,5 @@ def survivors(directory: str, texts: list[bytes]) -> int:
 
 if __name__ == "__main__":
     assert not [name for name in sys.modules if name.startswith(("simcse_tf", "keras_hub"))]
-    for path in sys.argv[1:]:
-        print(survivors(path, strings()))
+    for path in sys.argv[2:]:
+        print(survivors(path, strings(int(sys.argv[1]))))

@@ -193,7 +193,7 @@ class TestServerTrouble:
 
             def embed(self, texts):
                 vectors = disk.encode(texts)
-                return vectors if len(texts) == len(client_module._PROBES) else vectors[:, :-1]
+                return vectors if len(texts) == len(client_module.PROBES) else vectors[:, :-1]
 
         client = Client(Changing())
         with pytest.raises(UserError, match=r"changing: 1 texts gave an array of shape \(1, 15\) where \(1, 16\)"):

@@ -31,15 +31,16 @@ def signatures(exported):
     return tf.saved_model.load(str(exported / "1")).signatures
 
 
-def test_ten_thousand_odd_strings_in_a_fresh_process_after_the_directories_were_moved(exported_family, tmp_path):
+def test_odd_strings_in_a_fresh_process_after_the_directories_were_moved(exported_family, tmp_path):
     moved = []
     for model_type in ("bert", "roberta"):
         moved.append(tmp_path / f"moved {model_type}" / "7")
         shutil.copytree(exported_family(model_type) / "1", moved[-1])
     worker = Path(__file__).with_name("fuzz_worker.py")
-    done = subprocess.run([sys.executable, worker, *moved], capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [sys.executable, worker, "1000", *moved]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["10000", "10000"]
+    assert done.stdout.split() == ["1000", "1000"]
 
 
 @pytest.mark.parametrize(
