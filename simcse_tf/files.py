@@ -13,8 +13,8 @@ from pathlib import Path
 def whole_directory(directory: Path) -> Iterator[Path]:
     """Yields a temporary directory that takes its final name only when the block ends well.
 
-    A kill at any moment leaves the final name absent, never half-written; leftovers of such a kill are removed by the
-    next call.
+    A kill at any moment leaves the final name absent, never half-written, and so does a machine that loses its power:
+    what is inside is on the disk before it gets its name. Leftovers are removed by the next call.
 
     Args:
         directory: The final name; must not exist.
@@ -29,7 +29,10 @@ def whole_directory(directory: Path) -> Iterator[Path]:
         yield partial
         if directory.exists():
             raise FileExistsError(directory)
+        for inside in (*partial.rglob("*"), partial):
+            _sync(inside)
         os.rename(partial, directory)
+        _sync(directory.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -47,4 +50,13 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a text file in one atomic step, replacing an older one."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, "utf-8")
+    _sync(partial)
     os.replace(partial, path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

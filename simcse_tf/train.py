@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +12,20 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from simcse_tf import cli
-from simcse_tf.config import RECIPES, TrainConfig, recipe
+from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
+from simcse_tf.errors import UserError
 from simcse_tf.training.plan import plan
 
 if TYPE_CHECKING:
     from simcse_tf.training.loop import Outcome
 
+# The exit status after SIGTERM, once the state is saved: EX_TEMPFAIL, "try again later".
+STOPPED = 75
 _PROG = "python -m simcse_tf.train"
 _DESCRIPTION = (
     f"Train a sentence encoder with SimCSE. Usage: {_PROG} [RECIPE] [flags]. RECIPE is one of {', '.join(RECIPES)}; "
-    "without one it is quickstart. The defaults below are the recipe's."
+    "without one it is quickstart. The defaults below are the recipe's. Exit status: 2 for a mistake in flags or files,"
+    f" 130 after Ctrl-C, {STOPPED} after SIGTERM (the state is saved, --resume continues) or when a worker is gone."
 )
 
 
@@ -31,11 +37,19 @@ def main(arguments: list[str]) -> None:
     from simcse_tf.training import loop
 
     console = cli.console()
+    console.quiet = not checked.cluster.is_chief
+    to_continue = f"Give the same flags and --resume to continue the run in {checked.run.path}"
     try:
         outcome = loop.train(checked, console)
     except KeyboardInterrupt:
-        console.print(f"stopped; give the same flags and --resume to continue the run in {checked.run.path}")
+        console.print(f"stopped. {to_continue}")
         raise
+    except loop.StoppedError as e:
+        # From every worker, unlike progress.
+        print(f"stopped: {e} {to_continue}", file=sys.stderr)
+        sys.exit(STOPPED)
+    if outcome is None:
+        return
     console.print(table(outcome))
     if outcome.best_step == 0:
         console.print("no step improved on the encoder that training began with: that one is kept.")
@@ -76,10 +90,18 @@ def table(outcome: Outcome) -> Table:
 
 
 def parse(arguments: list[str]) -> TrainConfig:
-    """Flags to configuration; the first argument names the recipe unless it is a flag."""
+    """Flags to configuration; the first argument names the recipe unless it is a flag.
+
+    Raises:
+        UserError: No such recipe, or a flag for accumulating gradients.
+    """
     name = "quickstart"
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
+    for argument in arguments:
+        # What other trainers call it: --gradient-accumulation-steps, --accumulate-grad-batches, --grad-accum.
+        if re.match(r"--(accumulat|grad(ient)?s?[-_]?accum)", argument):
+            raise UserError(f"{argument}: {ACCUMULATION_IS_ANOTHER_LOSS}")
     config = cli.parse(TrainConfig, arguments, prog=_PROG, description=_DESCRIPTION, default=recipe(name))
     return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
 

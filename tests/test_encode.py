@@ -1,5 +1,8 @@
+import json
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +60,14 @@ def test_the_command_line_runs_on_a_preset(tiny_preset, tmp_path):
     ("flags", "message"),
     [
         (["--input", "none.txt", "--output", "x.npy"], "--input none.txt: no such file"),
-        (["--input", "in.txt", "--output", "x.csv"], "must end in .npy"),
+        (["--input", "in.txt", "--output", "x.csv"], "must end in .npy. For a directory of arrays give --shard-size"),
+        (["--input", "in.txt", "--output", "x.npy", "--shard-size", "9"], "with --shard-size it is a directory"),
+        (["--input", "in.txt", "--output", "x", "--shard-size", "0"], "--shard-size 0: must be at least 1"),
+        (
+            ["--input", "in.txt", "--output", ".", "--shard-size", "9", "--overwrite"],
+            "nothing that this command writes",
+        ),
+        (["--input", "in.txt", "--output", "x.npy", "--overwrite", "--resume"], "contradict each other"),
         (["--input", "in.txt", "--output", "no/x.npy"], "the directory no does not exist"),
         (["--input", "in.txt", "--output", "old.npy"], "exists. Replace it with --overwrite"),
         (["--input", "in.txt", "--output", "x.npy", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
@@ -81,3 +91,162 @@ def test_no_model_there(tmp_path):
     (tmp_path / "in.txt").write_text("a\n", "utf-8")
     with pytest.raises(UserError, match="no such directory"):
         encode.main(["./nowhere", "--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "x.npy")])
+
+
+class Killed(BaseException):
+    """The end of a process, as far as the files are concerned."""
+
+
+class Stub:
+    """A model whose vectors depend on the text alone; is killed at its `dies_at`-th call."""
+
+    def __init__(self, seed=0, dim=5, dies_at=0):
+        self.seed, self.dim, self.left = seed, dim, dies_at
+
+    def encode(self, texts, *, batch_size=64):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+        rows = [np.random.default_rng(zlib.crc32(text.encode()) + self.seed).normal(size=self.dim) for text in texts]
+        return np.array(rows, "float32")
+
+
+LINES = [f"line {i}" for i in range(50)]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the command in `tmp_path` with a stub for a model, 4 texts to a call and 4 to a block, over LINES."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encode, "_CALLS", 1)
+    Path("in.txt").write_text("".join(f"{line}\n" for line in LINES), "utf-8")
+
+    def run(*flags, model=None, lines=None, killed=False):
+        monkeypatch.setattr(encode.loading, "locate", lambda name: lambda: model or Stub())
+        if lines is not None:
+            Path("in.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        arguments = ["some/model", "--input", "in.txt", "--batch-size", "4", *flags]
+        if not killed:
+            return encode.main(arguments)
+        with pytest.raises(Killed):
+            encode.main(arguments)
+        return None
+
+    return run
+
+
+EXPECTED = Stub().encode(LINES)
+ONE = ("--output", "x.npy")
+SHARDS = ("--output", "x", "--shard-size", "11")
+
+
+def written(output):
+    if not output.is_dir():
+        return np.load(output, mmap_mode="r")
+    about = json.loads((output / "embeddings.json").read_text())
+    arrays = [np.load(output / shard["file"], mmap_mode="r") for shard in about["shards"]]
+    assert [len(array) for array in arrays] == [shard["rows"] for shard in about["shards"]]
+    assert {p.name for p in output.iterdir()} == {"embeddings.json", *(shard["file"] for shard in about["shards"])}
+    return np.concatenate(arrays)
+
+
+@pytest.mark.parametrize("flags", [ONE, SHARDS])
+class TestResume:
+    @pytest.mark.parametrize("moment", [1, 2, 3, 8, 14])
+    def test_a_run_that_was_killed_gives_the_same_array(self, run, flags, moment):
+        run(*flags, model=Stub(dies_at=moment), killed=True)
+        assert not Path(flags[1]).exists()
+        run(*flags, "--resume")
+        np.testing.assert_array_equal(written(Path(flags[1])), EXPECTED)
+        assert [p.name for p in Path().iterdir() if p.name.startswith(".")] == []
+
+    @pytest.mark.parametrize("moment", [1, 2, 5, 14])
+    def test_a_kill_between_writing_rows_and_recording_them_loses_nothing(self, run, flags, moment, monkeypatch):
+        calls = 0
+
+        def recorded(path, text):
+            nonlocal calls
+            calls += 1
+            if calls == moment:
+                for array in path.parent.glob("*.npy"):
+                    array.write_bytes(array.read_bytes() + b"torn")
+                raise Killed
+            write_whole(path, text)
+
+        write_whole = encode.write_whole
+        monkeypatch.setattr(encode, "write_whole", recorded)
+        run(*flags, killed=True)
+        monkeypatch.setattr(encode, "write_whole", write_whole)
+        run(*flags, "--resume")
+        np.testing.assert_array_equal(written(Path(flags[1])), EXPECTED)
+
+    def test_only_what_is_missing_is_encoded(self, run, flags):
+        run(*flags, model=Stub(dies_at=11), killed=True)
+        again = Stub()
+        run(*flags, "--resume", model=again)
+        # The probes, and 4 of the 13 blocks.
+        assert -again.left == 1 + 4
+
+    def test_what_a_killed_run_left_is_not_thrown_away_unasked(self, run, flags):
+        run(*flags, model=Stub(dies_at=5), killed=True)
+        with pytest.raises(UserError, match="stopped after 12 of 50 texts. Continue it with --resume, or discard it"):
+            run(*flags)
+        run(*flags, "--overwrite", lines=LINES[:20])
+        np.testing.assert_array_equal(written(Path(flags[1])), EXPECTED[:20])
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"lines": LINES[:40]}, r"the lines of in.txt are not those .* \(50 then, 40 now\)"),
+            ({"lines": [*LINES[:-1], "another"]}, r"the lines of in.txt are not those .* \(others\)"),
+            ({"model": Stub(seed=1)}, r"another model began this output \(some/model\)"),
+            ({"model": Stub(dim=6)}, r"another model began this output"),
+        ],
+    )
+    def test_something_else_is_not_continued(self, run, flags, change, message):
+        run(*flags, model=Stub(dies_at=5), killed=True)
+        with pytest.raises(UserError, match=message):
+            run(*flags, "--resume", **change)
+        run(*flags, "--resume", lines=LINES)
+        np.testing.assert_array_equal(written(Path(flags[1])), EXPECTED)
+
+
+def test_another_shard_size_is_not_continued(run):
+    run(*SHARDS, model=Stub(dies_at=5), killed=True)
+    with pytest.raises(UserError, match="the stopped run had --shard-size 11. Give it again"):
+        run("--output", "x", "--shard-size", "12", "--resume")
+
+
+def test_lost_rows_are_noticed(run):
+    run(*SHARDS, model=Stub(dies_at=9), killed=True)
+    Path(".x.partial/embeddings-00001-of-00005.npy").write_bytes(b"")
+    with pytest.raises(UserError, match="embeddings-00001-of-00005.npy has lost rows"):
+        run(*SHARDS, "--resume")
+
+
+def test_with_nothing_to_resume_the_command_starts(run):
+    run(*ONE, "--resume")
+    np.testing.assert_array_equal(np.load("x.npy"), EXPECTED)
+
+
+def test_complete_shards_are_replaced_only_when_asked(run):
+    run(*SHARDS)
+    with pytest.raises(UserError, match="exists. Replace it with --overwrite"):
+        run(*SHARDS)
+    run(*SHARDS, "--overwrite", lines=LINES[:12])
+    np.testing.assert_array_equal(written(Path("x")), EXPECTED[:12])
+
+
+def test_a_resume_is_refused_before_tensorflow_is_imported(run, tmp_path, tiny_preset):
+    run(*ONE, model=Stub(dies_at=5), killed=True)
+    Path("in.txt").write_text("other\n")
+    command = f"""
+import sys
+from simcse_tf import encode, errors
+try:
+    encode.main([{str(tiny_preset)!r}, "--input", "in.txt", "--output", "x.npy", "--resume"])
+except errors.UserError as e:
+    print("tensorflow" in sys.modules, e)
+"""
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("False --resume: the lines of in.txt are not those")

@@ -2,7 +2,7 @@
 
 What decides the throughput: files are read as bytes through a 256 KiB buffer and cut at newlines in C; no object per
 line but its text and its row. A line is decoded by itself, so that a byte that is no UTF-8 costs one row, whose number
-is known. Memory does not grow with the file: a line is never read past `_LONGEST` bytes.
+is known. Memory does not grow with the file: a line is never read past `LONGEST` bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,9 @@ Rows = Generator[Row, None, str]
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 # Bytes. Longer lines are bad rows: a file without newlines must not be read into memory. For a cell the csv module has
 # a limit of its own, 131,072 characters.
-_LONGEST = 1 << 20
+LONGEST = 1 << 20
+# A byte order mark.
+MARK = b"\xef\xbb\xbf"
 
 
 class BadTextError(Exception):
@@ -139,19 +142,30 @@ def first_keys(path: Path) -> list[str]:
 def lines(path: Path) -> Generator[bytes, None, None]:
     """The lines of a file, decompressed if its name ends in .gz, without a byte order mark.
 
-    A line that is too long comes cut to `_LONGEST` bytes.
+    A line that is too long comes cut to `LONGEST` bytes.
 
     Raises:
         UserError: The file cannot be read or decompressed.
     """
+    with reading(path) as file:
+        raw = file.readline(LONGEST).removeprefix(MARK)
+        while raw:
+            yield raw
+            while len(raw) == LONGEST and raw[-1:] != b"\n":
+                raw = file.readline(LONGEST)
+            raw = file.readline(LONGEST)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file, decompressed if its name ends in .gz.
+
+    Raises:
+        UserError: It cannot be read or decompressed.
+    """
     try:
         with _open(path) as file:
-            raw = file.readline(_LONGEST).removeprefix(b"\xef\xbb\xbf")
-            while raw:
-                yield raw
-                while len(raw) == _LONGEST and raw[-1:] != b"\n":
-                    raw = file.readline(_LONGEST)
-                raw = file.readline(_LONGEST)
+            yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise UserError(f"{path}: broken or incomplete gzip file ({e}). Compress or download it again.") from e
     except OSError as e:
@@ -164,8 +178,8 @@ def decode(raw: bytes) -> str:
     Raises:
         BadTextError: They are no UTF-8, or as many as `lines` cuts a line to.
     """
-    if len(raw) >= _LONGEST:
-        raise BadTextError(f"longer than {_LONGEST - 1:,} bytes (is this one sentence?)")
+    if len(raw) >= LONGEST:
+        raise BadTextError(f"longer than {LONGEST - 1:,} bytes (is this one sentence?)")
     try:
         return raw.decode()
     except UnicodeDecodeError as e:

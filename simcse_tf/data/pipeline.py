@@ -75,15 +75,19 @@ class Feed:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yields `(batch_size, views)` arrays of UTF-8 bytes."""
         try:
-            yield from islice(self._batches(), self._start_step, None)
+            yield from self._batches()
         except Exception as e:
             self.error = e
             raise
 
     def _batches(self) -> Iterator[np.ndarray]:
+        skip = self._start_step
         for epoch in count():
             rows = shuffled(self._source.rows(self._on_bad), buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch)
-            empty = True
+            # Rows that were trained on before are drawn again, since they decide the order of the others, but no more.
+            skipped = sum(1 for _ in islice(rows, skip * self._batch_size)) // self._batch_size
+            skip -= skipped
+            empty = skipped == 0
             while len(batch := list(islice(rows, self._batch_size))) == self._batch_size:
                 empty = False
                 yield np.array([[text.encode() for text in row] for row in batch], dtype=object)

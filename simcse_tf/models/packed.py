@@ -115,7 +115,7 @@ class _Slots:
 
 
 class _Packed(_Slots):
-    """Only slots that hold a token are computed."""
+    """Only slots that hold a token are computed, and a few more: see `_rounded`."""
 
     def __init__(self, padding_mask: tf.Tensor):
         super().__init__(padding_mask)
@@ -124,6 +124,10 @@ class _Packed(_Slots):
         slot = tf.cast(tf.where(real)[:, 0], tf.int32)
         token = tf.maximum(tf.cumsum(tf.cast(real, tf.int32)) - 1, 0)
         self._first = tf.reshape(token, [self.rows, self.length])[:, 0]
+        # The rest repeats slot 0; nothing reads it.
+        count = tf.size(slot)
+        slot = tf.pad(slot, [[0, _rounded(count) - count]])
+        counts = (tf.range(tf.size(slot)) < count)[:, tf.newaxis]
 
         # Each is nearly the other's gradient, and both are gathers: TensorFlow would scatter. Nothing comes back to
         # a slot of padding from attention (its weight is 0), and nothing may go there.
@@ -133,7 +137,7 @@ class _Packed(_Slots):
 
         @_custom_gradient
         def unpack(x):
-            return tf.gather(x, token), lambda dy: tf.gather(dy, slot)
+            return tf.gather(x, token), lambda dy: tf.where(counts, tf.gather(dy, slot), 0)
 
         self._pack, self._unpack = pack, unpack
 
@@ -145,6 +149,12 @@ class _Packed(_Slots):
 
     def first(self, x: tf.Tensor) -> tf.Tensor:
         return tf.gather(x, self._first)
+
+
+def _rounded(count: tf.Tensor) -> tf.Tensor:
+    """The next larger of few numbers: oneDNN prepares its products anew for every shape, and keeps what it prepared."""
+    multiple = tf.where(count <= 512, 8, 64)
+    return -(-count // multiple) * multiple
 
 
 # ---- The layers, as in keras-hub ----

@@ -15,7 +15,7 @@ from simcse_tf.serving import index
 from simcse_tf.serving.index import Index
 
 # What a model makes of these tells it from every other model, wherever it runs.
-_PROBES = ["", "The cat sat on the mat.", "Stock markets fell sharply on Monday.", "naïve 日本語 🙂 12345"]
+PROBES = ["", "The cat sat on the mat.", "Stock markets fell sharply on Monday.", "naïve 日本語 🙂 12345"]
 # Batches whose sentences are sorted by length together when an index is built; bounds the memory.
 _BATCHES_AT_ONCE = 16
 
@@ -56,9 +56,9 @@ class Client:
         self._backend = _connect(str(model), timeout, retry_for) if isinstance(model, str | Path) else model
         self._index: Index | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
-        self._probes = self._backend.embed(_PROBES)
+        self._probes = self._backend.embed(PROBES)
         self.dim = int(self._probes.shape[-1])
-        self._check(self._probes, len(_PROBES))
+        self._check(self._probes, len(PROBES))
 
     @property
     def name(self) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -15,6 +19,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import geometry, sts
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.training import checkpoint
+from simcse_tf.training.replicas import Workers
 
 
 class NonFiniteLossError(UserError):
@@ -36,7 +41,8 @@ class StepCallback(keras.callbacks.Callback):
         # With steps_per_execution above 1, `batch` is the last of several.
         self.step += batch - self._last_batch
         self._last_batch = batch
-        self.on_step(float(logs["loss"]))
+        self.logs = {name: float(value) for name, value in logs.items()}
+        self.on_step(self.logs["loss"])
 
     def on_epoch_begin(self, epoch, logs=None):
         self._last_batch = -1
@@ -61,12 +67,10 @@ class StopOnNonFiniteLoss(StepCallback):
 class Evaluation(StepCallback):
     """Scores the encoder on the development set at step 0, every `every` steps and at the end; keeps the best one.
 
-    After each evaluation the training state is saved, so that a run can be resumed there.
-
     Args:
         encoder: The encoder in training.
         pairs: The development set.
-        run: Where checkpoints and metrics go.
+        run: Where encoders and metrics go.
         progress: Where the run stands.
         every: Steps between evaluations.
         total_steps: The last step, which is evaluated too.
@@ -84,19 +88,25 @@ class Evaluation(StepCallback):
         total_steps: int,
         console: Console,
     ):
-        super().__init__(progress.step)
-        self.progress = progress
+        super().__init__(max(progress.step, 0))
+        self._begun = progress.step >= 0
+        self._best = (progress.best_score, progress.best_step)
         self._encoder, self._pairs, self._run = encoder, pairs, run
         self._every, self._total_steps, self._console = every, total_steps, console
-        self._writer = tf.summary.create_file_writer(str(run.tensorboard))
+
+    @property
+    def progress(self) -> checkpoint.Progress:
+        """Where the run stands."""
+        return checkpoint.Progress(self.step, *self._best)
 
     def on_train_begin(self, logs=None):
-        if self.step == 0:
+        self._writer = tf.summary.create_file_writer(str(self._run.tensorboard))
+        if not self._begun:
             self._evaluate()
 
     def on_step(self, loss):
         rate = float(self.model.optimizer.learning_rate)
-        self._log(loss=loss, learning_rate=rate)
+        self._log(loss=loss, learning_rate=rate, false_negatives=int(self.logs["false_negatives"]))
         if self.step % self._every == 0 or self.step == self._total_steps:
             self._evaluate()
 
@@ -104,22 +114,64 @@ class Evaluation(StepCallback):
         began = time.monotonic()
         scores = dev_scores(self._encoder, self._pairs)
         self._log(**scores, evaluation_seconds=round(time.monotonic() - began, 2))
-        better = scores["dev"] > self.progress.best_score
+        better = scores["dev"] > self._best[0]
         shown = "  ".join(
             f"{name.removeprefix('dev_').replace('_', ' ')} {score:.2f}" for name, score in scores.items()
         )
         self._console.print(f"step {self.step:>6}  {self._pairs.name}: {shown}{'  (best so far)' if better else ''}")
-        best = (scores["dev"], self.step) if better else (self.progress.best_score, self.progress.best_step)
-        self.progress = checkpoint.Progress(self.step, *best)
         if better:
+            self._best = (scores["dev"], self.step)
             self._run.save_best(self._encoder, self.step)
-        self._run.save_state(state_variables(self.model), self.progress)
 
     def _log(self, **values: float) -> None:
         self._run.log(self.step, **values)
         with self._writer.as_default(step=self.step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
+
+
+class Checkpoints(StepCallback):
+    """Saves the training state when it is due, and once more on SIGTERM, at the end of a step, which is then the last.
+
+    Put it last: what it saves are the steps that the others have seen.
+
+    Args:
+        start_step: Steps taken before.
+        due: Whether to save after a step.
+        save: Writes the state; on the chief alone.
+        workers: All stop at the same step, whichever of them got the signal.
+    """
+
+    def __init__(self, start_step: int, due: Callable[[int], bool], save: Callable[[], None] | None, workers: Workers):
+        super().__init__(start_step)
+        self.stopped = False
+        self._due, self._save, self._workers = due, save, workers
+        self._signalled = False
+
+    @contextlib.contextmanager
+    def heeding_sigterm(self):
+        """Within it SIGTERM stops training after the current step; a second one kills as ever."""
+        # Python lets only the main thread handle signals.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(number, frame):
+            self._signalled = True
+            signal.signal(signal.SIGTERM, before)
+
+        before = signal.signal(signal.SIGTERM, on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_step(self, loss):
+        self.stopped = bool(self._workers.tell(self._signalled).any())
+        if self._save is not None and (self.stopped or self._due(self.step)):
+            self._save()
+        if self.stopped:
+            self.model.stop_training = True
 
 
 class ProgressBar(StepCallback):

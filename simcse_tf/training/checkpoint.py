@@ -1,12 +1,15 @@
 """The run directory, and the state in it from which training continues exactly.
 
     config.json                 what the run is; written before the first step
+    data.json                   fingerprints of what it reads, and its replicas
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far
     checkpoints/encoder-STEP/   an encoder (simcse_tf.models.saved); `best` is a link to the best one
 
-Checking it needs no TensorFlow.
+A kill at any moment leaves a run that can be resumed: the newest `state-STEP` says how far it came and which encoder is
+the best, it appears whole or not at all, and nothing that it or the one before it names is removed before it is there.
+Checking the directory needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,19 +25,22 @@ import numpy as np
 
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.files import point_to, whole_directory
+from simcse_tf.files import point_to, whole_directory, write_whole
+from simcse_tf.training import fingerprint
 
-# A run continues although these differ: they do not change what is computed.
-_FREE = ("output_dir", "export_to", "report", "overwrite", "resume")
+# A run continues although these differ: they do not change what is computed (a strategy does not but for rounding).
+_FREE = ("output_dir", "export_to", "report", "overwrite", "resume", "save_every", "strategy")
+# What may lie in the directory of a run that was killed before it had a configuration.
+_BEGINNINGS = {"data.json", ".data.json.partial", ".config.json.partial"}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """How far a run has come; -1 steps: not begun."""
 
-    step: int = 0
+    step: int = -1
     best_score: float = float("-inf")
-    best_step: int = 0
+    best_step: int = -1
 
 
 class RunDirectory:
@@ -51,6 +57,7 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self._metrics = path / "metrics.jsonl"
         self._config = path / "config.json"
+        self._data = path / "data.json"
 
     def check(self, config: TrainConfig) -> None:
         """Checks that a run with this configuration may use the directory; changes nothing.
@@ -63,7 +70,7 @@ class RunDirectory:
             raise UserError(f"--output-dir {self.path}: is a file.")
         if config.resume:
             self._check_resumable(config)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(child.name not in _BEGINNINGS for child in self.path.iterdir()):
             if not self._config.is_file():
                 raise UserError(
                     f"--output-dir {self.path}: holds files that are not a run's. Choose an empty or a new directory."
@@ -74,22 +81,57 @@ class RunDirectory:
                     "--overwrite, or choose another directory."
                 )
 
-    def start(self, config: TrainConfig) -> Progress:
-        """Makes the directory ready: empties it (`overwrite`) or finds out how far the run came (`resume`).
+    def check_data(self, config: TrainConfig, data: dict[str, str | int]) -> None:
+        """Checks that a run to be resumed reads what it read before.
+
+        Args:
+            config: The run's, with `resume`.
+            data: Fingerprints by `fingerprint.MEANING`'s names, all or some.
+
+        Raises:
+            UserError: It does not.
+        """
+        before = _read_json(self._data) if config.resume else {}
+        for name, meaning in fingerprint.MEANING.items():
+            if name in before and name in data and before[name] != data[name]:
+                what = meaning.format(data=config.data, preset=config.preset)
+                raise UserError(
+                    f"--resume: {what} changed since the run in {self.path} was started, so that it cannot continue as "
+                    "it began. Bring back what it had, or start another run in another directory."
+                )
+
+    def start(self, config: TrainConfig, data: dict[str, str | int] | None = None) -> Progress:
+        """Makes the directory ready: empties it (`overwrite`), or clears away what a kill left of it (`resume`).
+
+        Args:
+            config: The run's.
+            data: Its `data.json`, kept for `check_data`.
 
         Returns:
-            Step 0, or the step of the newest state.
+            Where the run stands: at the newest state, or not begun.
         """
         if config.resume:
-            state = self._newest_state()
-            progress = Progress() if state is None else Progress(**_read_json(state / "progress.json"))
-            self._drop_after(progress.step)
+            progress = self.progress()
+            self._drop_after(progress)
             return progress
         if config.overwrite and self.path.exists():
-            shutil.rmtree(self.path)
-        self.checkpoints.mkdir(parents=True)
-        self._config.write_text(config.to_json(), "utf-8")
+            # The configuration last: without it the rest would be taken for somebody else's files.
+            for child in sorted(self.path.iterdir(), key=lambda child: child == self._config):
+                _remove(child)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self._data, json.dumps(data or {}, indent=2) + "\n")
+        write_whole(self._config, config.to_json())
+        self.checkpoints.mkdir()
         return Progress()
+
+    def progress(self) -> Progress:
+        """Where the run stands: at the newest state, or not begun."""
+        state = self._newest_state()
+        return Progress() if state is None else Progress(**_read_json(state / "progress.json"))
+
+    def data(self) -> dict[str, Any]:
+        """What `start` was given when the run began."""
+        return _read_json(self._data)
 
     def log(self, step: int, **values: float) -> None:
         """Adds a line to `metrics.jsonl`."""
@@ -104,16 +146,12 @@ class RunDirectory:
         """Keeps the encoder as the best so far."""
         from simcse_tf.models.saved import save_encoder
 
-        directory = self.checkpoints / f"encoder-{step:08d}"
-        shutil.rmtree(directory, ignore_errors=True)
+        directory = self._encoder(step)
         save_encoder(encoder, directory)
         point_to(self.best, directory)
-        for other in self.checkpoints.glob("encoder-*"):
-            if other != directory:
-                shutil.rmtree(other)
 
     def save_state(self, variables: list[Any], progress: Progress) -> None:
-        """Writes everything that training needs to continue, then removes the older state.
+        """Writes everything that training needs to continue, then removes what is older.
 
         Args:
             variables: The model's (dropout seeds among them) and the optimizer's Keras variables, always in the same
@@ -123,27 +161,26 @@ class RunDirectory:
         from safetensors.numpy import save_file
 
         directory = self.checkpoints / f"state-{progress.step:08d}"
-        shutil.rmtree(directory, ignore_errors=True)
         with whole_directory(directory) as new:
             save_file(
                 {name: np.asarray(variable) for name, variable in _named(variables)}, new / "variables.safetensors"
             )
             (new / "progress.json").write_text(json.dumps(progress.__dict__), "utf-8")
-        for other in self.checkpoints.glob("state-*"):
-            if other != directory:
-                shutil.rmtree(other)
+        self._prune(progress)
 
-    def load_state(self, variables: list[Any]) -> None:
-        """Reads the newest state into the variables; does nothing if there is none yet.
+    def load_state(self, variables: list[Any], step: int) -> None:
+        """Reads the state of a step into the variables.
 
         Raises:
-            UserError: It was written for another set of variables.
+            UserError: It is not there, or was written for another set of variables.
         """
         from safetensors.numpy import load_file
 
-        state = self._newest_state()
-        if state is None:
-            return
+        state = self.checkpoints / f"state-{step:08d}"
+        if not state.is_dir():
+            raise UserError(
+                f"{state}: not here, though the chief has it. --output-dir must be on storage that all workers share."
+            )
         values = load_file(state / "variables.safetensors")
         if values.keys() != dict(_named(variables)).keys():
             raise UserError(
@@ -155,26 +192,47 @@ class RunDirectory:
     def _newest_state(self) -> Path | None:
         return max(self.checkpoints.glob("state-*"), default=None)
 
+    def _encoder(self, step: int) -> Path:
+        return self.checkpoints / f"encoder-{step:08d}"
+
+    def _prune(self, progress: Progress) -> None:
+        """Removes all checkpoints but those of `progress`, and what a kill left of others."""
+        kept = {self.checkpoints / f"state-{progress.step:08d}", self._encoder(progress.best_step), self.best}
+        for other in set(self.checkpoints.iterdir()) - kept:
+            if other.name.startswith(("state-", "encoder-", ".")):
+                _remove(other)
+
     def _check_resumable(self, config: TrainConfig) -> None:
         if not self._config.is_file():
             raise UserError(f"--resume: {self.path} holds no run (no config.json). Start it without --resume.")
         before = TrainConfig.from_json(self._config.read_text("utf-8"), where=str(self._config))
-        for field in fields(TrainConfig):
-            old, new = getattr(before, field.name), getattr(config, field.name)
-            if field.name not in _FREE and old != new:
-                flag = "--" + field.name.replace("_", "-")
+        now = essentials(config)
+        for name, old in essentials(before).items():
+            new = now[name]
+            if old != new:
+                flag = "--" + name.replace("_", "-")
                 raise UserError(
                     f"--resume: the run in {self.path} has {flag} {old}, not {new}. Give the flags that it was started "
                     "with, or start another run in another directory."
                 )
 
-    def _drop_after(self, step: int) -> None:
-        """Removes metrics of steps that will be taken again."""
-        if not self._metrics.is_file():
-            return
-        lines = self._metrics.read_text("utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self._metrics.write_text("".join(line + "\n" for line in kept), "utf-8")
+    def _drop_after(self, progress: Progress) -> None:
+        """Removes what belongs to steps that will be taken again."""
+        self.checkpoints.mkdir(exist_ok=True)
+        if progress.step < 0:
+            self.best.unlink(missing_ok=True)
+        else:
+            point_to(self.best, self._encoder(progress.best_step))
+        self._prune(progress)
+        if self._metrics.is_file():
+            lines = self._metrics.read_text("utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= progress.step]
+            write_whole(self._metrics, "".join(line + "\n" for line in kept))
+
+
+def essentials(config: TrainConfig) -> dict[str, Any]:
+    """The fields that decide what is computed."""
+    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _FREE}
 
 
 def _named(variables: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -182,6 +240,13 @@ def _named(variables: list[Any]) -> Iterator[tuple[str, Any]]:
     # them.
     for i, variable in enumerate(variables):
         yield f"{i:05d}/{variable.path.rsplit('/', 1)[-1]}/{'x'.join(map(str, variable.shape))}", variable
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,17 +17,20 @@ from rich.console import Console
 import simcse_tf
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
+from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
 from simcse_tf.models import presets
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.losses import InfoNCE, Objective, TripletMargin
 from simcse_tf.models.saved import load_encoder
-from simcse_tf.training import callbacks, replicas
-from simcse_tf.training.plan import Plan, scan_rows, total_steps
+from simcse_tf.training import callbacks, fingerprint, replicas
+from simcse_tf.training.checkpoint import Progress, essentials
+from simcse_tf.training.optimizer import AdamW
+from simcse_tf.training.plan import Plan, fingerprints, scan_rows, total_steps
 from simcse_tf.training.simcse import SimCSE
 
 OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
-    "infonce": lambda config: InfoNCE(config.temperature, config.hard_negative_weight),
+    "infonce": lambda config: InfoNCE(config.temperature, config.hard_negative_weight, config.mask_false_negatives),
     "triplet": lambda config: TripletMargin(config.margin),
 }
 
@@ -45,19 +48,44 @@ class Outcome:
     after: dict[str, float]
 
 
-def train(plan: Plan, console: Console) -> Outcome:
+class StoppedError(Exception):
+    """SIGTERM ended the run early, its state is saved; or a worker is gone, and the last state that was saved is."""
+
+
+def train(plan: Plan, console: Console) -> Outcome | None:
     """Trains, evaluating as it goes; the best encoder is in the run directory's `checkpoints/best`.
 
     Args:
         plan: A checked run.
         console: Where progress goes.
 
+    Returns:
+        What came of it; None on workers other than the chief, which alone evaluates and writes.
+
     Raises:
-        UserError: The weights do not fit, a data set cannot be had, or the loss is not finite.
+        UserError: The weights do not fit, a data set cannot be had, the run to resume read something else, the workers
+            differ, or the loss is not finite.
+        StoppedError: SIGTERM arrived, or another worker is gone.
     """
-    config, run = plan.config, plan.run
+    try:
+        with replicas.noticing_lost_workers():
+            return _train(plan, console)
+    except replicas.LostError as e:
+        raise StoppedError(str(e)) from None
+
+
+def _train(plan: Plan, console: Console) -> Outcome | None:
+    config, run, is_chief = plan.config, plan.run, plan.cluster.is_chief
+    with replicas.meeting(plan.cluster):
+        strategy = replicas.choose_strategy(config.strategy, plan.cluster)
+    replicas.check_batch_size(config.batch_size, strategy)
+    config.check_chunks(strategy.num_replicas_in_sync)
+    workers = replicas.Workers(strategy, len(plan.cluster.workers))
     keras.utils.set_random_seed(config.seed)
-    strategy = replicas.choose_strategy()
+    if config.jit_compile != "on" and not tf.config.list_physical_devices("GPU"):
+        # What makes a resumed run equal to the bit. On CPU it costs nothing; on GPU it is much slower. With it Keras
+        # switches XLA off.
+        tf.config.experimental.enable_op_determinism()
 
     # ---- Data that only TensorFlow Datasets can tell of ----
     pairs = plan.development_set or sts.from_tfds(config.tfds_dir)
@@ -72,14 +100,20 @@ def train(plan: Plan, console: Console) -> Outcome:
         encoder = load_encoder(
             plan.origin, config.encoder(), dropout=config.dropout, dtype=dtype, head_init=config.head_init
         )
-        model = SimCSE(encoder, objective(config), config.dropout_masks)
+        model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size)
         model.compile(optimizer=optimizer(config, steps, strategy), jit_compile=use_xla(config, strategy))
-        model.optimizer.build(model.trainable_variables)
 
     # ---- Where the run stands ----
-    progress = run.start(config)
-    run.load_state(callbacks.state_variables(model))
-    write_versions(run.path / "versions.json")
+    data = fingerprints(config, scan, pairs) | {"starting_weights": fingerprint.of_encoder(encoder)}
+    progress = Progress()
+    if is_chief:
+        run.check_data(config, data)
+        progress = run.start(config, data)
+        write_versions(run.path / "versions.json")
+    step = agreed_step(workers, plan, data, progress.step)
+    if step >= 0:
+        run.load_state(callbacks.state_variables(model), step)
+    start = max(step, 0)
 
     # ---- Batches ----
     feed = pipeline.Feed(
@@ -88,7 +122,7 @@ def train(plan: Plan, console: Console) -> Outcome:
         seed=config.seed,
         shuffle_buffer=config.shuffle_buffer,
         skip_bad_rows=config.skip_bad_rows,
-        start_step=progress.step,
+        start_step=start,
     )
     batches = pipeline.token_batches(
         feed,
@@ -102,23 +136,60 @@ def train(plan: Plan, console: Console) -> Outcome:
     evaluation = callbacks.Evaluation(
         encoder, pairs, run, progress, every=config.eval_every, total_steps=steps, console=console
     )
-    bar = callbacks.ProgressBar(progress.step, steps, config.batch_size * plan.source.views, console)
+    checkpoints = callbacks.Checkpoints(
+        start,
+        due=lambda step: step == steps or any(step % n == 0 for n in (config.eval_every, config.save_every) if n),
+        save=(lambda: run.save_state(callbacks.state_variables(model), evaluation.progress)) if is_chief else None,
+        workers=workers,
+    )
+    bar = callbacks.ProgressBar(start, steps, config.batch_size * plan.source.views, console)
     console.print(
         f"training {plan.origin.name} on {config.data}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), XLA {'on' if model.jit_compile else 'off'}, run {run.path}"
     )
-    if progress.step < steps:
-        with _original_errors(feed):
+    if start < steps:
+        # The chief evaluates alone, without asking the others anything; they wait for it in the next step.
+        of_the_chief = [bar, evaluation] if is_chief else []
+        with _original_errors(feed), checkpoints.heeding_sigterm():
             model.fit(
-                batches,
-                steps_per_epoch=steps - progress.step,
-                callbacks=[callbacks.StopOnNonFiniteLoss(progress.step), bar, evaluation],
+                replicas.distribute(batches, config.batch_size, strategy),
+                steps_per_epoch=steps - start,
+                callbacks=[callbacks.StopOnNonFiniteLoss(start), *of_the_chief, checkpoints],
                 shuffle=False,  # the feed has shuffled
                 verbose=0,
             )
+    if checkpoints.stopped:
+        raise StoppedError(f"SIGTERM: the state after step {checkpoints.step} of {steps} is saved in {run.path}.")
+    if not is_chief:
+        return None
     best = evaluation.progress.best_step
     scores = {line["step"]: line for line in run.metrics() if "dev" in line}
-    return Outcome(run.path, evaluation.progress.step, pairs.name, best, scores[0], scores[best])
+    return Outcome(run.path, evaluation.step, pairs.name, best, scores[0], scores[best])
+
+
+def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], step: int) -> int:
+    """The step at which the chief stands, once all workers have shown that they are of the same run.
+
+    Args:
+        workers: All of them.
+        plan: This worker's.
+        data: Its fingerprints.
+        step: The chief's; without meaning on the others.
+
+    Raises:
+        UserError: A worker's flags or data are not the chief's.
+    """
+    shown = {"flags": fingerprint.of_text(json.dumps(essentials(plan.config), default=str))} | data
+    rows = workers.tell(step, *(int(value.split()[-1][:15], 16) for value in shown.values()))
+    for i, row in enumerate(rows):
+        for name, own, chiefs in zip(shown, row[1:], rows[0, 1:], strict=True):
+            if own != chiefs:
+                what = {"flags": "the flags"} | fingerprint.MEANING
+                raise UserError(
+                    f"worker {i * len(plan.cluster.workers) // len(rows)} differs from the chief in "
+                    f"{what[name].format(data=plan.config.data, preset=plan.config.preset)}. Give all workers the same."
+                )
+    return int(rows[0, 0])
 
 
 def best_encoder(outcome: Outcome) -> SentenceEncoder:
@@ -133,7 +204,7 @@ def objective(config: TrainConfig) -> Objective:
 
 def optimizer(config: TrainConfig, steps: int, strategy: tf.distribute.Strategy) -> keras.optimizers.Optimizer:
     """AdamW whose learning rate falls linearly to 0, without warm-up, as in the paper's code."""
-    adamw = keras.optimizers.AdamW(
+    adamw = AdamW(
         learning_rate=keras.optimizers.schedules.PolynomialDecay(config.learning_rate, steps, end_learning_rate=0.0),
         weight_decay=config.weight_decay,
         global_clipnorm=replicas.clip_norm(config.clip_norm, strategy),

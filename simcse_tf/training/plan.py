@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import sources
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
 from simcse_tf.models import presets
+from simcse_tf.training import cluster, fingerprint
 from simcse_tf.training.checkpoint import RunDirectory
+
+# Rows. A run whose steps are given need not be counted: later rows are checked when training reads them, so that the
+# first step does not wait for the last of hundreds of millions.
+_CHECKED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,7 @@ class Plan:
     """A run that may begin."""
 
     config: TrainConfig
+    cluster: cluster.Cluster
     run: RunDirectory
     origin: presets.Origin
     source: sources.Source
@@ -29,19 +36,35 @@ def plan(config: TrainConfig) -> Plan:
     """Checks a configuration against itself and against the files that it names.
 
     Raises:
-        UserError: A flag, the preset, the data, the development set or the output directory is at fault.
+        UserError: A flag, TF_CONFIG, the preset, the data, the development set or the output directory is at fault.
     """
     config.validate()
+    own = cluster.of_this_process(config.strategy)
     if config.output_dir is None:
         raise UserError("--output-dir is needed: where should the run keep its files?")
     run = RunDirectory(config.output_dir)
-    run.check(config)
+    if own.is_chief:
+        run.check(config)
     origin = presets.locate(config.preset)
     source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     _check_objective(config, source)
     development_set = sts.development_set(config)
     scan = None if source.needs_tensorflow else scan_rows(config, source)
-    return Plan(config, run, origin, source, scan, development_set)
+    if own.is_chief:
+        run.check_data(config, fingerprints(config, scan, development_set))
+    return Plan(config, own, run, origin, source, scan, development_set)
+
+
+def fingerprints(config: TrainConfig, scan: sources.Scan | None, development_set: sts.Pairs | None) -> dict[str, str]:
+    """What is known of `fingerprint.MEANING` before there is an encoder."""
+    known = {}
+    if scan is not None:
+        # Of rows that are read but were not scanned, the size of their file says something.
+        path = Path(config.data)
+        unseen = scan.rows >= _CHECKED and not scan.complete and path.is_file()
+        size = f"{path.stat().st_size} bytes, " if unseen else ""
+        known["rows"] = f"{size}{scan.rows} rows, {scan.fingerprint}"
+    return known if development_set is None else known | {"development_set": fingerprint.of_pairs(development_set)}
 
 
 def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
@@ -51,7 +74,9 @@ def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
         UserError: A bad row, or fewer rows than one batch.
     """
     # A run of so many steps reads no further than that, but for what its shuffle buffer holds.
-    at_most = None if config.max_steps is None else config.max_steps * config.batch_size + config.shuffle_buffer
+    at_most = None
+    if config.max_steps is not None:
+        at_most = min(config.max_steps * config.batch_size + config.shuffle_buffer, _CHECKED)
     scan = sources.scan(source, at_most=at_most, skip_bad_rows=config.skip_bad_rows)
     if scan.rows < config.batch_size:
         skipped = f" ({scan.bad} bad ones skipped)" if scan.bad else ""

@@ -7,17 +7,181 @@ that this needs (sum over replicas, then the own rows).
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+
+import keras
+import numpy as np
 import tensorflow as tf
 
+from simcse_tf.config import Strategy
+from simcse_tf.errors import UserError
+from simcse_tf.training.cluster import Cluster
 
-def choose_strategy() -> tf.distribute.Strategy:
-    """The strategy for this machine: TPU, several GPUs, or one device."""
-    if tf.config.list_logical_devices("TPU"):
-        return tf.distribute.TPUStrategy()
-    gpus = tf.config.list_logical_devices("GPU")
-    if len(gpus) > 1:
-        return tf.distribute.MirroredStrategy()
+
+def choose_strategy(name: Strategy = "auto", cluster: Cluster | None = None) -> tf.distribute.Strategy:
+    """The strategy of `--strategy`. Call it before any other use of TensorFlow: several workers must meet first.
+
+    Args:
+        name: `auto` is TPU if there is one, multiworker if there are several workers, mirrored if there are several
+            GPUs, else one.
+        cluster: The workers; one if not given.
+
+    Raises:
+        UserError: There is no TPU for `tpu`, or this worker cannot listen at its address.
+    """
+    tpus, gpus = (tf.config.list_physical_devices(kind) for kind in ("TPU", "GPU"))
+    if name == "tpu" and not tpus:
+        raise UserError("--strategy tpu: TensorFlow finds no TPU here. Leave the flag away to use what there is.")
+    if name == "tpu" or (name == "auto" and tpus):
+        return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect("local"))
+    if name == "multiworker" or (name == "auto" and cluster is not None and len(cluster.workers) > 1):
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.UnknownError as e:
+            raise UserError(f"{cluster.name if cluster else 'worker'}: {e.message}. Is its port in use?") from e
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        # Without GPUs: every logical CPU, of which there is one unless a program has made more.
+        devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.get_strategy()
+
+
+def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Checks that every replica gets as many rows of a batch.
+
+    Raises:
+        UserError: It does not.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        below = batch_size - batch_size % replicas
+        nearest = [str(n) for n in (below, below + replicas) if n > 0]
+        raise UserError(
+            f"--batch-size {batch_size}: cannot be shared equally among {replicas} replicas; {' or '.join(nearest)} "
+            "can."
+        )
+
+
+class Model(keras.Model):
+    """A Keras model, built by its constructor, whose `fit` works under MultiWorkerMirroredStrategy too."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Under a strategy Keras takes a first batch, averages it over the replicas and builds the model with it.
+        # Between workers that average of token ids fails in the collective, and nothing is left to build anyway.
+        del iterator, data_batch
+
+    def _make_function(self, step_function):
+        # Between workers Keras averages the logs with `reduce("MEAN", log, axis=0)`, which takes no scalar.
+        def vector_logs(data):
+            return {name: tf.reshape(value, [1]) for name, value in step_function(data).items()}
+
+        several = isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        return super()._make_function(vector_logs if several else step_function)
+
+
+def distribute(
+    batches: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strategy
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Hands every replica its rows of each global batch: replica i of N has the i-th of N equal pieces.
+
+    Every worker reads all the text and keeps its own share: reading is cheap beside training, and only so is a global
+    batch the same however many workers there are. (Keras would let TensorFlow shard the data by elements or files.)
+
+    Args:
+        batches: The same global batches on every worker: dictionaries of `(batch_size, ...)`.
+        batch_size: A multiple of the number of replicas.
+        strategy: Whose replicas.
+
+    Returns:
+        What `fit` takes.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return batches
+    rows = batch_size // strategy.num_replicas_in_sync
+
+    def own_share(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        local = context.num_replicas_in_sync // context.num_input_pipelines
+        first = context.input_pipeline_id * local * rows
+
+        def cut(batch):
+            own = {name: x[first : first + local * rows] for name, x in batch.items()}
+            return {name: tf.reshape(x, [local, rows, *x.shape[1:]]) for name, x in own.items()}
+
+        return batches.map(cut).unbatch()
+
+    return strategy.distribute_datasets_from_function(own_share)
+
+
+class Workers:
+    """The workers of a strategy, between steps: what one of them says, all hear.
+
+    Args:
+        strategy: Whose workers.
+        count: How many there are.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, count: int):
+        self._count = count
+
+        @tf.function
+        def gather(numbers: tf.Tensor) -> tf.Tensor:
+            def all_rows(own: tf.Tensor) -> tf.Tensor:
+                return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
+
+            return strategy.experimental_local_results(strategy.run(all_rows, args=(numbers,)))[0]
+
+        self._gather = gather
+
+    def tell(self, *numbers: int) -> np.ndarray:
+        """Tells all workers these numbers and hears theirs; all must call it, and it waits until they do.
+
+        Args:
+            numbers: As many on every worker.
+
+        Returns:
+            `(replicas, len(numbers))` int64, equal on all workers; the chief's first.
+        """
+        own = np.array([numbers], "int64")
+        return own if self._count == 1 else self._gather(tf.constant(own)).numpy()
+
+
+@contextlib.contextmanager
+def meeting(cluster: Cluster, seconds: int = 600):
+    """Ends the process if the workers have not met within so much time; TensorFlow would wait for an hour.
+
+    Args:
+        cluster: The workers; one has nobody to wait for.
+        seconds: How far apart they may start.
+    """
+    if len(cluster.workers) == 1:
+        yield
+        return
+    print(f"{cluster.name}: waits for the others, {seconds} s at most", file=sys.stderr, flush=True)
+    # The signal's own way to end a process: TensorFlow waits in C++ and lets no Python run meanwhile.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        # TensorFlow has taken it, for a service that nobody asked for.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class LostError(Exception):
+    """Another worker is gone, and with it every sum and every gathering."""
+
+
+@contextlib.contextmanager
+def noticing_lost_workers():
+    """Turns the errors that TensorFlow raises in what replicas do together into a `LostError`."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as e:
+        reason = next((line for line in e.message.splitlines() if "aborted" in line), e.message.strip().split("\n")[0])
+        raise LostError(f"another worker is gone ({reason}).") from None
 
 
 def count() -> int:
@@ -29,7 +193,8 @@ def gather(x: tf.Tensor) -> tf.Tensor:
     """Rows of all replicas, in the order of the replicas: `(n, ...)` to `(replicas * n, ...)`; differentiable."""
     if count() == 1:
         return x
-    gathered = tf.distribute.get_replica_context().all_gather(x, axis=0)
+    # Between workers TensorFlow asks on which device a tensor is: an argument of a function cannot tell, its copy can.
+    gathered = tf.distribute.get_replica_context().all_gather(tf.identity(x), axis=0)
     # all_gather forgets what is known of the shape.
     return tf.ensure_shape(gathered, [None, *x.shape[1:]])
 

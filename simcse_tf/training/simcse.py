@@ -5,13 +5,13 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simcse_tf.config import DropoutMasks
+from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks
 from simcse_tf.models.encoder import SentenceEncoder
-from simcse_tf.models.losses import InfoNCE, Objective, Views
-from simcse_tf.training import replicas
+from simcse_tf.models.losses import InfoNCE, Objective, Views, count_false_negatives
+from simcse_tf.training import gradcache, replicas
 
 
-class SimCSE(keras.Model):
+class SimCSE(replicas.Model):
     """Trains a sentence encoder contrastively under `model.fit`.
 
     The data are dictionaries: `token_ids` and `padding_mask` `(batch, views, length)` int and `text_ids` `(batch,
@@ -27,8 +27,10 @@ class SimCSE(keras.Model):
     Args:
         encoder: The encoder to train.
         objective: `(own: Views, everyone: Views, first) -> (n,)` losses; see `simcse_tf.models.losses`.
-        dropout_masks: `same` encodes every view of a batch under the same masks, in one pass per view; for the
-            ablation.
+        dropout_masks: `same` encodes every view of a batch (with `chunk_size`, of a chunk) under the same masks, in one
+            pass per view; for the ablation.
+        chunk_size: Rows of a replica that training encodes at once; divides its share of the batch. None: all of them.
+            See `simcse_tf.training.gradcache`.
     """
 
     def __init__(
@@ -36,17 +38,39 @@ class SimCSE(keras.Model):
         encoder: SentenceEncoder,
         objective: Objective | None = None,
         dropout_masks: DropoutMasks = "independent",
+        chunk_size: int | None = None,
     ):
         super().__init__(name="simcse")
         self.encoder = encoder
         self.objective = objective or InfoNCE()
         self.dropout_masks = dropout_masks
-        self.mean_loss = keras.metrics.Mean(name="loss")
+        self.chunk_size = chunk_size
+        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "false_negatives")}
         self.built = True
 
     @property
     def metrics(self):
-        return [self.mean_loss]
+        return list(self._means.values())
+
+    def compile(self, optimizer, **kwargs):
+        """As Keras' own.
+
+        Raises:
+            ValueError: The optimizer accumulates gradients.
+        """
+        super().compile(optimizer, **kwargs)
+        # A LossScaleOptimizer has another optimizer inside.
+        for one in (self.optimizer, getattr(self.optimizer, "inner_optimizer", None)):
+            if getattr(one, "gradient_accumulation_steps", None):
+                raise ValueError(
+                    f"gradient_accumulation_steps={one.gradient_accumulation_steps}: {ACCUMULATION_IS_ANOTHER_LOSS} "
+                    "In Python: SimCSE(..., chunk_size=...)."
+                )
+        # Under a strategy `fit` would build it too late, inside the step.
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+        on_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
+        self.encoder.pack_in_training = not (self.jit_compile or on_tpu)
 
     def call(self, batch, training=False):
         """Encodes every view in one pass of the encoder: `(batch, views, length)` to `(batch, views, dim)` float32."""
@@ -69,32 +93,55 @@ class SimCSE(keras.Model):
         return tf.stack(vectors, axis=1)
 
     def train_step(self, data):
-        batch = _two_views(data)
-        with tf.GradientTape() as tape:
-            loss = self._loss(batch, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        # Embedding gradients arrive as indexed slices; Keras' AdamW makes them dense anyway.
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
-        self.optimizer.apply(replicas.shared_gradients(gradients), variables)
-        return self._report(loss)
+        gradients, logs = self.gradients(_two_views(data))
+        self.optimizer.apply(replicas.shared_gradients(gradients), self.trainable_variables)
+        return self._report(logs)
 
     def test_step(self, data):
-        return self._report(self._loss(_two_views(data), training=False))
+        batch = _two_views(data)
+        return self._report(self._compare(self(batch), batch["text_ids"]))
 
-    def _report(self, loss: tf.Tensor) -> dict[str, tf.Tensor]:
-        """A step's logs have its own loss; Keras puts the mean into the epoch's logs."""
-        loss = replicas.total(loss)
-        self.mean_loss.update_state(loss)
-        return {"loss": loss}
+    def gradients(self, batch: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """What this replica has to say of a batch with 2 or 3 views, in training.
 
-    def _loss(self, batch, training: bool) -> tf.Tensor:
-        """This replica's share of the mean loss over the global batch: a scalar."""
-        own = Views(self(batch, training=training), batch["text_ids"])
+        Returns:
+            The gradients of its share of the loss, dense and scaled as the optimizer wants, in the order of
+            `trainable_variables`; and its share of the step's logs.
+        """
+        variables = self.trainable_variables
+        if self.chunk_size is None:
+            with tf.GradientTape() as tape:
+                logs = self._compare(self(batch, training=True), batch["text_ids"])
+                scaled = self.optimizer.scale_loss(logs["loss"])
+            # Embedding gradients arrive as indexed slices; Keras' AdamW makes them dense anyway.
+            return [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)], logs
+
+        def encode(chunk):
+            return self(chunk, training=True)
+
+        inputs = {name: batch[name] for name in ("token_ids", "padding_mask")}
+        vectors, backpropagate = gradcache.encode(encode, inputs, self.chunk_size, self.encoder.dropout_seeds)
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            logs = self._compare(vectors, batch["text_ids"])
+            scaled = self.optimizer.scale_loss(logs["loss"])
+        return backpropagate(tape.gradient(scaled, vectors), variables), logs
+
+    def _report(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """A step's logs are its own, over all replicas; Keras puts their means into the epoch's logs."""
+        logs = {name: replicas.total(value) for name, value in logs.items()}
+        for name, value in logs.items():
+            self._means[name].update_state(value)
+        return logs
+
+    def _compare(self, vectors: tf.Tensor, text_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        """This replica's share of the mean loss over the global batch and of the false negatives: scalars."""
+        own = Views(vectors, text_ids)
         everyone = Views(*(replicas.gather(x) for x in own))
-        rows = tf.shape(own.vectors)[0]
+        rows = tf.shape(vectors)[0]
         losses = self.objective(own, everyone, replicas.first_row(rows))
-        return tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
+        loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
+        return {"loss": loss, "false_negatives": count_false_negatives(own, everyone)}
 
 
 def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -62,8 +62,28 @@ class TestFeed:
         assert len(set(rows)) == 48
         assert set(rows) < set(SENTENCES)
 
-    def test_starting_at_a_step_gives_what_comes_there(self, sentences_file):
-        assert self.batches(sentences_file, 7)[5:] == self.batches(sentences_file, 2, start_step=5)
+    @pytest.mark.parametrize("step", [1, 2, 3, 5, 6, 7])  # an epoch has 3
+    @pytest.mark.parametrize("buffer", [10, 100])
+    def test_starting_at_a_step_gives_what_comes_there(self, sentences_file, step, buffer):
+        whole = self.batches(sentences_file, 10, shuffle_buffer=buffer)
+        assert whole[step:] == self.batches(sentences_file, 10 - step, start_step=step, shuffle_buffer=buffer)
+
+    def test_lines_are_read_once_an_epoch_while_the_batches_are_taken(self, sentences_file):
+        read, source = [], sources.open_source(str(sentences_file))
+
+        def counted(reject):
+            for row in source._read(reject):
+                read.append(row)
+                yield row
+            return ""
+
+        feed = Feed(sources.Source("counted", 1, counted), batch_size=16, seed=5, shuffle_buffer=20)
+        batches = iter(feed)
+        next(batches)
+        # All that is held: the reader looks 4,096 rows ahead, and the file ends before.
+        assert len(read) == 60
+        list(islice(batches, 5))
+        assert read == [(s,) for s in SENTENCES] * 2
 
     def test_epochs_differ(self, sentences_file):
         batches = self.batches(sentences_file, 6)

@@ -66,6 +66,12 @@ def box(page, name):
     return page.locator(f"#{name} textarea, #{name} input[type=text]").first
 
 
+def upload(page, name, path, content):
+    path.write_bytes(content)
+    page.set_input_files(f"#{name} input[type=file]", path)
+    page.locator(f"#{name}").get_by_text(path.stem).first.wait_for()
+
+
 def numbers(text):
     return [float(n) for n in re.findall(r"-?\d\.\d{3}", text)]
 
@@ -122,12 +128,14 @@ def test_rank_sorts_typed_candidates(page, client):
 
 
 def test_rank_names_the_line_of_a_file_that_is_no_utf8(page, tmp_path):
+    tab(page, "Rank")
     upload(page, "rank-file", tmp_path / "bad.txt", b"fine\nbroken \xff\n")
     page.click("#rank-run")
     page.get_by_text(re.compile(r"bad\.txt:2: byte 0xff")).wait_for()
 
 
 def test_rank_reads_a_file(page, tmp_path):
+    tab(page, "Rank")
     upload(page, "rank-file", tmp_path / "good.txt", f"{B}\n{C}\n".encode())
     page.click("#rank-run")
     page.wait_for_selector("#rank-result tbody tr")
@@ -191,9 +199,10 @@ def test_the_map_shows_a_dots_text_and_its_neighbours(page, client):
 
 
 def test_the_map_of_a_table_is_coloured_by_a_column(page, tmp_path):
-    (tmp_path / "t.csv").write_text(f"text,kind\n{A},people\n{B},people\n{C},animals\n{D},animals\n", "utf-8")
     tab(page, "Map")
-    page.set_input_files("#map-file input[type=file]", tmp_path / "t.csv")
+    upload(
+        page, "map-file", tmp_path / "t.csv", f"text,kind\n{A},people\n{B},people\n{C},animals\n{D},animals\n".encode()
+    )
     page.locator("#map-colour input").click()
     page.get_by_role("option", name="kind").click()
     page.click("#map-run")
@@ -203,10 +212,8 @@ def test_the_map_of_a_table_is_coloured_by_a_column(page, tmp_path):
 
 def test_search_builds_an_index_answers_and_gives_it_away(page, client, tmp_path):
     pytest.importorskip("faiss")
-    (tmp_path / "lines.txt").write_text("\n".join([A, B, C, D]), "utf-8")
     tab(page, "Search")
-    page.set_input_files("#search-file input[type=file]", tmp_path / "lines.txt")
-    page.get_by_text("lines.txt").first.wait_for()
+    upload(page, "search-file", tmp_path / "lines.txt", "\n".join([A, B, C, D]).encode())
     page.click("#search-build")
     page.get_by_text("Index of 4 sentences of lines.txt").wait_for()
     box(page, "search-query").fill("the dog sleeps")

@@ -23,26 +23,34 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else None
 strategy = strategy or tf.distribute.get_strategy()
 config = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5, hard_negative_weight=0.3)
-keras.utils.set_random_seed(1)
-with strategy.scope():
-    encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
-    model = SimCSE(encoder, loop.objective(config))
-    model.compile(optimizer=loop.optimizer(config, 5, strategy), jit_compile=False)
 source = sources.open_source(path)
-batches = token_batches(Feed(source, batch_size=8, seed=0), encoder.tokenizer, views=3, batch_size=8, max_length=12)
 
 
-class Losses(keras.callbacks.Callback):
-    """Collects the loss of every step."""
+class Logs(keras.callbacks.Callback):
+    """Collects what every step reports."""
 
     def on_train_begin(self, logs=None):
-        self.losses = []
+        self.losses, self.false_negatives = [], []
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
+        self.false_negatives.append(int(logs["false_negatives"]))
 
 
-losses = Losses()
-model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[losses])
-weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
-json.dump({"replicas": strategy.num_replicas_in_sync, "losses": losses.losses, "weights": weights.tolist()}, sys.stdout)
+def train(chunk_size):
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
+        model = SimCSE(encoder, loop.objective(config), chunk_size=chunk_size)
+        model.compile(optimizer=loop.optimizer(config, 5, strategy), jit_compile=False)
+    batches = token_batches(Feed(source, batch_size=8, seed=0), encoder.tokenizer, views=3, batch_size=8, max_length=12)
+    logs = Logs()
+    model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[logs])
+    weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+    return {"losses": logs.losses, "false_negatives": logs.false_negatives, "weights": weights.tolist()}
+
+
+results = {"replicas": strategy.num_replicas_in_sync, **train(None)}
+if replicas == 2:
+    results["chunked"] = train(2)
+json.dump(results, sys.stdout)

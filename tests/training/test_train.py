@@ -128,8 +128,7 @@ def test_supervised_training_keeps_and_exports_the_head(capsys, tiny_preset, tri
     assert np.abs(exported - without).max() > 1e-3
 
 
-@pytest.mark.parametrize("loss", ["infonce", "triplet"])
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("loss", "precision"), [("infonce", "bfloat16"), ("triplet", "float16")])
 def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_file, tmp_path, loss, precision):
     flags = ["--preset", str(tiny_preset), "--data", str(triplets_file), "--batch-size", "4", "--max-length", "12"]
     flags += ["--max-steps", "2", "--export-to", "None", "--no-report", "--output-dir", str(tmp_path / "run")]

@@ -1,0 +1,44 @@
+"""Fingerprints of what a run is made from, so that it is not resumed with something else."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simcse_tf.evaluation.pairs import Pairs
+
+if TYPE_CHECKING:
+    from simcse_tf.models.encoder import SentenceEncoder
+
+# What a fingerprint is of, and what has changed if it is another one; `{}` is filled from the configuration.
+MEANING = {
+    "rows": "the rows that it reads from --data {data}",
+    "development_set": "the development set",
+    "starting_weights": "the weights or the vocabulary of --preset {preset}",
+}
+
+
+def of_text(text: str) -> str:
+    """Of one text."""
+    return _of(text)
+
+
+def of_pairs(pairs: Pairs) -> str:
+    """Of sentences and grades, in order."""
+    return _of("\0".join(pairs.a), "\0".join(pairs.b), pairs.gold)
+
+
+def of_encoder(encoder: SentenceEncoder) -> str:
+    """Of a backbone's weights and its vocabulary."""
+    vocabulary = "\0".join(encoder.tokenizer.get_vocabulary())
+    return _of(vocabulary, *(np.asarray(v) for v in encoder.backbone.weights if not v.path.endswith("_state")))
+
+
+def _of(*parts: str | np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).data)
+        digest.update(b"\0\0")
+    return digest.hexdigest()
