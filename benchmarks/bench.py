@@ -35,6 +35,8 @@ _PACKAGES = (
     "numpy",
 )
 _THREADS = 2
+# Load average above which the machine is not called quiet.
+_QUIET = 0.5
 
 
 def main() -> None:
@@ -51,6 +53,12 @@ def main() -> None:
 
     # All processes inherit it: as many threads for everybody, on any machine.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_THREADS])
+    if (load := os.getloadavg()[0]) > _QUIET:
+        print(
+            f"the load average is {load:.1f}: something else is running, or was until now. Its part of the machine is "
+            "not taken equally from everybody (PyTorch's threads wait for each other), so figures will flatter us.",
+            file=sys.stderr,
+        )
     (arguments.build / "logs").mkdir(parents=True, exist_ok=True)
     model = presets.locate("minilm").directory
     assert model is not None
@@ -72,7 +80,7 @@ def main() -> None:
 def _about(setting: Setting, began: datetime) -> dict:
     return {
         "date": began.isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD") or "unknown",
         "changed_files": _git("status", "--porcelain").splitlines(),
         "machine": {
             "cpu": _cpu(),
@@ -94,7 +102,7 @@ def _cpu() -> str:
 
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "not a git checkout"
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from simcse_tf.checks import check_choice, check_range
 from simcse_tf.errors import UserError, did_you_mean
 
 Pooling = Literal["cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last"]
@@ -161,22 +162,22 @@ class TrainConfig:
             UserError: Naming the flag, its value and what it may be.
         """
         for field, valid in _CHOICES.items():
-            _check_choice(field, getattr(self, field), valid)
+            check_choice(field, getattr(self, field), valid)
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
-            _check_range(field, getattr(self, field), low=1)
-        _check_range("max_length", self.max_length, low=3, why="[CLS], [SEP] and at least one token")
+            check_range(field, getattr(self, field), low=1)
+        check_range("max_length", self.max_length, low=3, why="[CLS], [SEP] and at least one token")
         for field in ("max_steps", "save_every"):
             if getattr(self, field) is not None:
-                _check_range(field, getattr(self, field), low=1)
+                check_range(field, getattr(self, field), low=1)
         if self.chunk_size is not None:
-            _check_range("chunk_size", self.chunk_size, low=1)
+            check_range("chunk_size", self.chunk_size, low=1)
             self.check_chunks(replicas=1)
-        _check_range("dropout", self.dropout, low=0, high=0.99)
+        check_range("dropout", self.dropout, low=0, high=0.99)
         for field in ("temperature", "learning_rate", "clip_norm"):
-            _check_range(field, getattr(self, field), above=0)
+            check_range(field, getattr(self, field), above=0)
         for field in ("weight_decay", "margin"):
-            _check_range(field, getattr(self, field), low=0)
-        _check_range("hard_negative_weight", self.hard_negative_weight)
+            check_range(field, getattr(self, field), low=0)
+        check_range("hard_negative_weight", self.hard_negative_weight)
         if self.loss == "infonce" and self.batch_size < 2:
             raise UserError("--batch-size 1: InfoNCE needs at least 2 rows, the others are the negatives.")
         if self.pooling == "cls_before_pooler" and self.head == "always":
@@ -247,28 +248,6 @@ _CHOICES = {
     "jit_compile": get_args(Switch),
     "dev": ("bundled", "tfds:glue/stsb"),
 }
-
-
-def _check_choice(field: str, value: Any, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise UserError(f"--{field.replace('_', '-')} {value}: unknown. {did_you_mean(str(value), valid)}")
-
-
-def _check_range(
-    field: str,
-    value: float,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    above: float = -math.inf,
-    why: str = "",
-) -> None:
-    if math.isfinite(value) and low <= value <= high and value > above:
-        return
-    bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {low:g}"] * (low > -math.inf)
-    bounds += [f"at most {high:g}"] * (high < math.inf)
-    expected = " and ".join(bounds) or "a finite number"
-    raise UserError(f"--{field.replace('_', '-')} {value}: must be {expected}{f' ({why})' if why else ''}.")
 
 
 _UNSUP = TrainConfig(data="wiki1m", pooling="cls", head="train_only", dev="tfds:glue/stsb")

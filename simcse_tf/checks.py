@@ -1,0 +1,40 @@
+"""Checks of a single field of a configuration, named as the flag that it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from simcse_tf.errors import UserError, did_you_mean
+
+
+def check_choice(field: str, value: Any, valid: tuple[str, ...]) -> None:
+    """Checks that a field has one of the values that it may have.
+
+    Raises:
+        UserError: It has not; the message names the nearest ones.
+    """
+    if value not in valid:
+        raise UserError(f"--{field.replace('_', '-')} {value}: unknown. {did_you_mean(str(value), valid)}")
+
+
+def check_range(
+    field: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    why: str = "",
+) -> None:
+    """Checks that a field is a finite number within bounds; `why` explains them.
+
+    Raises:
+        UserError: It is not.
+    """
+    if math.isfinite(value) and low <= value <= high and value > above:
+        return
+    bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {low:g}"] * (low > -math.inf)
+    bounds += [f"at most {high:g}"] * (high < math.inf)
+    expected = " and ".join(bounds) or "a finite number"
+    raise UserError(f"--{field.replace('_', '-')} {value}: must be {expected}{f' ({why})' if why else ''}.")
