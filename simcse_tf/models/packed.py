@@ -1,8 +1,7 @@
 """The hot path: what a keras-hub backbone of the BERT family computes, over its own variables, in fewer operations.
 
 Padding exists inside attention alone: all dense layers see a matrix of the real tokens, `(tokens, dim)`. Query, key and
-value are one product. Where only [CLS] is asked for, the last layer computes only [CLS]. Dropout draws 16 bits an
-element. Gradients that TensorFlow would put together from many element-wise passes are written out.
+value are one product. Where only [CLS] is asked for, the last layer computes only [CLS].
 
 `tests/models/test_packed.py` holds values and gradients against keras-hub's own forward for every family.
 """
@@ -18,6 +17,8 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
+from simcse_tf.models.elementwise import Dropout, custom_gradient, gelu_tanh, layer_norm
+
 # Where each family keeps the layers that look up words and positions: at the backbone or at its `embeddings`.
 _EMBEDDINGS: dict[str, Callable[[Any], Any]] = {
     "BertBackbone": lambda backbone: backbone,
@@ -26,11 +27,6 @@ _EMBEDDINGS: dict[str, Callable[[Any], Any]] = {
     "XLMRobertaBackbone": lambda backbone: backbone.embeddings,
     "DistilBertBackbone": lambda backbone: backbone.embeddings,
 }
-
-
-def _custom_gradient(function: Callable[..., tuple[tf.Tensor, Callable]]) -> Callable[..., tf.Tensor]:
-    """tf.custom_gradient, whose type says that it changes nothing."""
-    return tf.custom_gradient(function)  # pyright: ignore[reportReturnType]
 
 
 def why_not(backbone: keras.Model) -> str | None:
@@ -131,11 +127,11 @@ class _Packed(_Slots):
 
         # Each is nearly the other's gradient, and both are gathers: TensorFlow would scatter. Nothing comes back to
         # a slot of padding from attention (its weight is 0), and nothing may go there.
-        @_custom_gradient
+        @custom_gradient
         def pack(x):
             return tf.gather(x, slot), lambda dy: tf.where(real[:, tf.newaxis], tf.gather(dy, token), 0)
 
-        @_custom_gradient
+        @custom_gradient
         def unpack(x):
             return tf.gather(x, token), lambda dy: tf.where(counts, tf.gather(dy, slot), 0)
 
@@ -167,7 +163,7 @@ class _Forward:
         self._backbone = backbone
         self._slots = slots
         self._training = seed is not None
-        self._drop = _Dropout(backbone.dropout, seed)
+        self._drop = Dropout(backbone.dropout, seed)
         self._frozen = frozen
 
     def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
@@ -225,12 +221,12 @@ class _Forward:
     def _norm(self, layer: Any, x: tf.Tensor) -> tf.Tensor:
         # In 32 bits, as keras does: 16 are too few for a variance.
         gamma, beta = self._value(lambda: (tf.cast(layer.gamma, tf.float32), tf.cast(layer.beta, tf.float32)))
-        return tf.cast(_layer_norm(tf.cast(x, tf.float32), gamma, beta, layer.epsilon), x.dtype)
+        return tf.cast(layer_norm(tf.cast(x, tf.float32), gamma, beta, layer.epsilon), x.dtype)
 
     def _activation(self, activation: Callable, x: tf.Tensor) -> tf.Tensor:
         # In inference TensorFlow recognises keras' formula and makes it a part of the matrix product.
         tanh = getattr(activation, "__name__", "") == "gelu_approximate"
-        return _gelu_tanh(x) if tanh and self._training else activation(x)
+        return gelu_tanh(x) if tanh and self._training else activation(x)
 
     def _value(self, weights: Callable[[], Any]) -> Any:
         """What a function makes of variables; if frozen, made now and constant."""
@@ -251,70 +247,3 @@ def _kernel(layer: Any) -> tf.Tensor:
 
 def _bias(layer: Any) -> tf.Tensor:
     return tf.reshape(tf.cast(layer.bias, layer.compute_dtype), [-1])
-
-
-# ---- Element-wise passes, which cost as much as the memory that they move ----
-
-
-def _layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """Layer normalisation of the rows of a matrix."""
-
-    @_custom_gradient
-    def normalise(x, gamma, beta):
-        centred = x - tf.reduce_mean(x, axis=1, keepdims=True)
-        scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=1, keepdims=True) + epsilon)
-        unit = centred * scale
-
-        def gradient(dy):
-            d = dy * gamma
-            mean = tf.reduce_mean(d, axis=1, keepdims=True)
-            along = tf.reduce_mean(d * unit, axis=1, keepdims=True)
-            dx = (d - mean - unit * along) * scale
-            return dx, tf.raw_ops.BiasAddGrad(out_backprop=dy * unit), tf.raw_ops.BiasAddGrad(out_backprop=dy)
-
-        return unit * gamma + beta, gradient
-
-    return normalise(x, gamma, beta)
-
-
-@_custom_gradient
-def _gelu_tanh(x: tf.Tensor):
-    """GELU by its tanh formula (Hendrycks & Gimpel 2016, section 2): `(1 + tanh(u)) / 2 = sigmoid(2u)`."""
-    a = tf.cast(2 * math.sqrt(2 / math.pi), x.dtype)
-    b = tf.cast(2 * math.sqrt(2 / math.pi) * 0.044715, x.dtype)
-    gate = tf.sigmoid(x * (a + b * tf.square(x)))
-
-    def gradient(dy):
-        # SigmoidGrad(gate, x) = x * gate * (1 - gate)
-        slope = tf.raw_ops.SigmoidGrad(y=gate, dy=x) * (a + 3 * b * tf.square(x))
-        return dy * (gate + slope)
-
-    return x * gate, gradient
-
-
-class _Dropout:
-    """Dropout of a whole forward pass: every call has masks of its own, decided by the seed and the call's number."""
-
-    def __init__(self, rate: float, seed: tf.Tensor | None):
-        # An element is kept if its 16 random bits are below this; the rate is met to 1 in 130,000.
-        self._below = round((1 - rate) * 2**16)
-        self._seed = None if self._below == 2**16 else seed
-        self._calls = 0
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        if self._seed is None:
-            return x
-        self._calls += 1
-        seed = tf.random.fold_in(self._seed, self._calls)
-        size = tf.size(x)
-        words = tf.random.stateless_uniform([(size + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32)
-        bits = tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:size]
-        keep = tf.reshape(bits < tf.constant(self._below, tf.uint16), tf.shape(x))
-        # Divided by the rate that is met, so that the expectation is exact.
-        scale = tf.cast(2**16 / self._below, x.dtype)
-
-        @_custom_gradient
-        def dropped(x):
-            return tf.where(keep, x * scale, 0), lambda dy: tf.where(keep, dy * scale, 0)
-
-        return dropped(x)

@@ -68,7 +68,7 @@ def export(
 def _write(encoder: SentenceEncoder, directory: Path) -> None:
     text = [tf.TensorSpec([None], tf.string, name="text")]
     # One function for both signatures: its weights are in the file once.
-    embed = tf.function(encoder.embed, input_signature=text)
+    embed = tf.function(encoder.embed, input_signature=text, autograph=False)
 
     def serve(text):
         return {"embedding": embed(text)}

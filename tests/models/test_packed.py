@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from simcse_tf.config import EncoderConfig
 from simcse_tf.models import packed
+from simcse_tf.models.elementwise import Dropout
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.pooling import POOLERS
 
@@ -126,7 +127,7 @@ class TestDropout:
 
     @pytest.mark.parametrize("rate", [0.1, 0.5])
     def test_rate_and_expectation(self, rate):
-        drop = packed._Dropout(rate, tf.constant([3, 4]))
+        drop = Dropout(rate, tf.constant([3, 4]))
         x = tf.ones([500, 1001])
         with tf.GradientTape() as tape:
             tape.watch(x)
