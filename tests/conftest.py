@@ -14,6 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+def pytest_collection_modifyitems(items):
+    """The longest first: at the end of the run no worker then waits for the other."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 WORDS = [
