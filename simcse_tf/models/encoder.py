@@ -42,8 +42,6 @@ class SentenceEncoder(keras.Model):
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.config = config
-        # The backbone's dropout layers have their own, which the packed forward leaves alone.
-        self._dropout = keras.random.SeedGenerator()
         self._hidden: Any = None
         if (reason := packed.why_not(backbone)) is not None:
             logging.getLogger(__name__).warning("keras-hub's own forward is used, which is slower: %s.", reason)
@@ -55,6 +53,8 @@ class SentenceEncoder(keras.Model):
             # BERT's own pooler belongs to next-sentence prediction; nothing here reads it, so no gradient reaches it.
             backbone.pooled_dense.trainable = False
         self.head = None if config.head == "none" else _head(backbone.hidden_dim)
+        # The backbone's dropout layers have their own, which the packed forward leaves alone.
+        self._dropout = keras.random.SeedGenerator()
         # Whether training leaves padding out; XLA and TPUs want shapes that do not depend on the data.
         self.pack_in_training = True
         self._encode = None
