@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import tiny
+
 _ROOT = Path(__file__).resolve().parents[1]
 _TEXT = """
 a an the this every some man woman child dog cat bird horse boat car house tree river garden street morning plays eats
@@ -152,20 +154,9 @@ def _environment() -> dict[str, str]:
 
 
 def _make_preset(directory: Path, lines: int, step: int) -> None:
-    import keras_hub
-
     digits = "0123456789."
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *digits, *(f"##{c}" for c in digits)]
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(vocabulary),
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=32,
-        intermediate_dim=64,
-        max_sequence_length=512,
-    )
-    backbone.save_to_preset(str(directory / "preset"))
-    keras_hub.models.BertTokenizer(vocabulary, lowercase=True).save_to_preset(str(directory / "preset"))
+    tiny.make_preset(directory / "preset", vocabulary, layers=2, positions=512)
     print("{}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 # One word a place; a sentence takes one of each.
@@ -19,30 +20,41 @@ _PLACES = (
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(w for words in _PLACES for w in words)]
 
 
-def make_preset(directory: Path) -> None:
-    """Writes a keras-hub preset: 3 layers, 32 dimensions. Imports TensorFlow.
+def make_preset(
+    directory: Path,
+    vocabulary: Sequence[str] = VOCABULARY,
+    *,
+    layers: int = 3,
+    dim: int = 32,
+    positions: int = 32,
+) -> None:
+    """Writes a keras-hub preset of a BERT with two heads and random weights. Imports TensorFlow.
 
     Args:
         directory: Where; must not exist.
+        vocabulary: WordPiece, special tokens first.
+        layers: Of the encoder.
+        dim: Of a token's vector; twice as many between the dense layers.
+        positions: Longest text in tokens.
     """
     import keras
     import keras_hub
 
     keras.utils.set_random_seed(0)
     backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(VOCABULARY),
-        num_layers=3,
+        vocabulary_size=len(vocabulary),
+        num_layers=layers,
         num_heads=2,
-        hidden_dim=32,
-        intermediate_dim=64,
-        max_sequence_length=32,
+        hidden_dim=dim,
+        intermediate_dim=2 * dim,
+        max_sequence_length=positions,
     )
     # Fresh weights are so small that every sentence looks the same: spread them.
     for variable in backbone.trainable_variables:
         if variable.path.endswith(("kernel", "embeddings")):
             variable.assign(variable * 10)
     backbone.save_to_preset(str(directory))
-    keras_hub.models.BertTokenizer(VOCABULARY, lowercase=True).save_to_preset(str(directory))
+    keras_hub.models.BertTokenizer(list(vocabulary), lowercase=True).save_to_preset(str(directory))
 
 
 def sentences(count: int) -> list[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from pathlib import Path
 
 import pytest
+
+from benchmarks import tiny
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -91,25 +94,8 @@ SENTENCES = [
 @pytest.fixture(scope="session")
 def tiny_preset(tmp_path_factory) -> Path:
     """A keras-hub preset directory: 3 layers, 16 dimensions, 32 positions."""
-    import keras
-    import keras_hub
-
     directory = tmp_path_factory.mktemp("tiny") / "preset"
-    keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(VOCABULARY),
-        num_layers=3,
-        num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
-        max_sequence_length=32,
-    )
-    # Freshly initialised weights are so small that every sentence looks the same: spread them.
-    for variable in backbone.trainable_variables:
-        if variable.path.endswith(("kernel", "embeddings")):
-            variable.assign(variable * 10)
-    backbone.save_to_preset(str(directory))
-    keras_hub.models.BertTokenizer(VOCABULARY, lowercase=True).save_to_preset(str(directory))
+    tiny.make_preset(directory, VOCABULARY, dim=16)
     return directory
 
 
@@ -164,3 +150,10 @@ def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(savedmodel, "_check", lambda *_: None)
         return savedmodel.export(encoder, directory, **kwargs)
+
+
+def free_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

@@ -124,9 +124,9 @@ class SentenceEncoder(keras.Model):
     def embed(self, text: tf.Tensor) -> tf.Tensor:
         """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph.
 
-        The graph has the weights as they are at its making, as constants, which TensorFlow lays out once as its matrix
-        product wants them: one short text then takes half the time. The tables of words and positions remain variables;
-        they are only looked up, and the largest would not fit into a graph of 2 GB.
+        The graph has the weights as they are at its making, as constants: nothing is put together at every call, and
+        TensorFlow lays them out once as its matrix product wants them. The tables of words and positions remain
+        variables; they are only looked up, and the largest would not fit into a graph of 2 GB.
         """
         inputs = tokenize(self.tokenizer, text, max_length=self.max_length)
         pooled = self.pooled(inputs, frozen=True)

@@ -113,7 +113,7 @@ class SimCSE(replicas.Model):
             with tf.GradientTape() as tape:
                 logs = self._compare(self(batch, training=True), batch["text_ids"])
                 scaled = self.optimizer.scale_loss(logs["loss"])
-            # Embedding gradients arrive as indexed slices; Keras' AdamW makes them dense anyway.
+            # Embedding gradients arrive as indexed slices; AdamW moves every row anyway.
             return [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)], logs
 
         def encode(chunk):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import export_unchecked
+from tests.conftest import export_unchecked, free_port
 
 pytest.importorskip("gradio", reason="needs gradio: pip install -e '.[demo]'")
 
@@ -56,12 +55,6 @@ class Demo:
         errors = self.process.communicate(timeout=30)[1]
         assert self.process.returncode == 0, errors
         return errors
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import export_unchecked
+from tests.conftest import export_unchecked, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,12 +67,6 @@ class Server:
     def kill(self) -> None:
         self._process.kill()
         self._process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import simcse_tf
 from simcse_tf.errors import UserError
 from simcse_tf.serving import client as client_module
 from simcse_tf.serving.client import Client
-from tests.conftest import SENTENCES
-from tests.serving.conftest import ROOT, free_port
+from tests.conftest import SENTENCES, free_port
+from tests.serving.conftest import ROOT
 
 # One process serves all of them.
 pytestmark = pytest.mark.xdist_group("serving")
