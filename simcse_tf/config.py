@@ -19,7 +19,7 @@ Pooling = Literal["cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last
 Head = Literal["none", "train_only", "always"]
 HeadInit = Literal["random", "pooler"]
 Loss = Literal["infonce", "triplet"]
-MixedPrecision = Literal["off", "bfloat16", "float16"]
+MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]
 DropoutMasks = Literal["independent", "same"]
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
@@ -146,8 +146,8 @@ class TrainConfig:
     # The replicas that share a batch. auto: TPU if there is one, multiworker if TF_CONFIG names several workers,
     # mirrored if there are several GPUs, else one.
     strategy: Strategy = "auto"
-    # 16-bit arithmetic with 32-bit weights; bfloat16 is the safer one.
-    mixed_precision: MixedPrecision = "off"
+    # 16-bit arithmetic with 32-bit weights; auto: bfloat16 on TPUs and on GPUs that have it, else off.
+    mixed_precision: MixedPrecision = "auto"
     # Compile the training step with XLA; auto: on one GPU.
     jit_compile: Switch = "auto"
 

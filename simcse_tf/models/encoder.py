@@ -84,20 +84,22 @@ class SentenceEncoder(keras.Model):
             pooled = self.head(pooled, training=training)
         return pooled
 
-    def pooled(self, inputs: dict[str, tf.Tensor], *, training: bool = False, frozen: bool = False) -> tf.Tensor:
+    def pooled(
+        self, inputs: dict[str, tf.Tensor], *, training: bool = False, snapshot: packed.Snapshot | None = None
+    ) -> tf.Tensor:
         """The sentence vectors before the head: `(n, dim)` float32.
 
         Args:
             inputs: As for `call`.
             training: Whether dropout is on.
-            frozen: Whether the graph has the weights as constants, but for the tables of words and positions.
+            snapshot: For a graph that is exported; see `packed.Snapshot`.
         """
         pooler = POOLERS[self.config.pooling]
-        hidden = self._hidden_states(inputs, pooler, training, frozen)
+        hidden = self._hidden_states(inputs, pooler, training, snapshot)
         return pooler.pool([tf.cast(h, tf.float32) for h in hidden], inputs["padding_mask"])
 
     def _hidden_states(
-        self, inputs: dict[str, tf.Tensor], pooler: Pooler, training: bool, frozen: bool
+        self, inputs: dict[str, tf.Tensor], pooler: Pooler, training: bool, snapshot: packed.Snapshot | None
     ) -> list[tf.Tensor]:
         if self._hidden is None:
             return packed.hidden_states(
@@ -106,7 +108,7 @@ class SentenceEncoder(keras.Model):
                 pooler.layers,
                 first_only=pooler.first_only,
                 seed=self._next_seed() if training else None,
-                frozen=frozen,
+                snapshot=snapshot,
                 pack=self.pack_in_training or not training,
             )
         features = dict(inputs)
@@ -121,15 +123,15 @@ class SentenceEncoder(keras.Model):
         assert context is not None, "training runs in a replica"
         return tf.random.fold_in(self._dropout.next(), context.replica_id_in_sync_group)
 
-    def embed(self, text: tf.Tensor) -> tf.Tensor:
+    def embed(self, text: tf.Tensor, snapshot: packed.Snapshot) -> tf.Tensor:
         """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph.
 
-        The graph has the weights as they are at its making, as constants: nothing is put together at every call, and
-        TensorFlow lays them out once as its matrix product wants them. The tables of words and positions remain
-        variables; they are only looked up, and the largest would not fit into a graph of 2 GB.
+        Args:
+            text: The texts.
+            snapshot: Has the backbone's weights, except the tables of words and positions, from the first call on.
         """
         inputs = tokenize(self.tokenizer, text, max_length=self.max_length)
-        pooled = self.pooled(inputs, frozen=True)
+        pooled = self.pooled(inputs, snapshot=snapshot)
         return unit(self.head(pooled) if self.head is not None and self.head_at_inference else pooled)
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:

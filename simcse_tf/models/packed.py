@@ -46,7 +46,7 @@ def hidden_states(
     *,
     first_only: bool = False,
     seed: tf.Tensor | None = None,
-    frozen: bool = False,
+    snapshot: Snapshot | None = None,
     pack: bool = True,
 ) -> list[tf.Tensor]:
     """The outputs of some transformer layers.
@@ -57,7 +57,7 @@ def hidden_states(
         layers: Which layers' outputs, in their order; -1 is the last.
         first_only: Only the first token is needed; `layers` is then one layer.
         seed: `(2,)` int, decides the dropout masks; None for inference.
-        frozen: Put all weights but the tables of words and positions into the graph as they are now, as constants.
+        snapshot: Where the graph takes all weights from but the tables of words and positions.
         pack: Leave the padding out. Shapes then depend on the data, which XLA cannot compile.
 
     Returns:
@@ -65,7 +65,7 @@ def hidden_states(
         numbers.
     """
     slots = _Packed(inputs["padding_mask"]) if pack else _Slots(inputs["padding_mask"])
-    forward = _Forward(backbone, slots, seed, frozen)
+    forward = _Forward(backbone, slots, seed, snapshot)
     wanted = [i % len(backbone.transformer_layers) for i in layers]
     outputs = []
     x = forward.embed(inputs["token_ids"])
@@ -75,6 +75,29 @@ def hidden_states(
         if i in wanted:
             outputs.append(x[:, tf.newaxis] if only else slots.padded(x))
     return outputs
+
+
+class Snapshot(tf.Module):
+    """The weights of a graph that is exported, as they are when it is made and as its operations want them.
+
+    Query, key and value are beside each other, which every call would otherwise do again. Variables and not constants:
+    TensorFlow copies a graph a dozen times before it runs it, and a graph ends at 2 GB.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.taken: dict[str, list[tf.Variable]] = {}
+
+    def take(self, name: str, weights: Callable[[], list[tf.Tensor]]) -> list[tf.Tensor]:
+        """What a function makes of weights, the first time that it is asked for by this name."""
+        if name not in self.taken:
+            # In a thread that knows nothing of the graph being traced: from tf.init_scope, TensorFlow would note the
+            # encoder's own variables as the graph's, and save them too.
+            with ThreadPoolExecutor(1) as elsewhere:
+                self.taken[name] = elsewhere.submit(
+                    lambda: [tf.Variable(value.numpy(), trainable=False, name="weight") for value in weights()]
+                ).result()
+        return [tf.convert_to_tensor(variable) for variable in self.taken[name]]
 
 
 # ---- Slots: a padded batch has n * length of them, and not all hold a token ----
@@ -159,12 +182,12 @@ def _rounded(count: tf.Tensor) -> tf.Tensor:
 class _Forward:
     """One pass of a batch through a backbone."""
 
-    def __init__(self, backbone: Any, slots: _Slots, seed: tf.Tensor | None, frozen: bool):
+    def __init__(self, backbone: Any, slots: _Slots, seed: tf.Tensor | None, snapshot: Snapshot | None):
         self._backbone = backbone
         self._slots = slots
         self._training = seed is not None
         self._drop = Dropout(backbone.dropout, seed)
-        self._frozen = frozen
+        self._snapshot = snapshot
 
     def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
         """`(n, length)` to `(tokens, dim)`."""
@@ -175,7 +198,9 @@ class _Forward:
         x = tf.gather(words, slots.pack(tf.reshape(token_ids, [-1]))) + tf.gather(positions, slots.positions())
         if hasattr(backbone, "segment_embedding"):
             # A text alone is segment 0.
-            x += self._value(lambda: tf.convert_to_tensor(backbone.segment_embedding.embeddings)[0])
+            segments = backbone.segment_embedding
+            (segment,) = self._weights([segments], lambda: [tf.convert_to_tensor(segments.embeddings)[0]])
+            x += segment
         x = self._drop(self._norm(backbone.embeddings_layer_norm, tf.cast(x, tables.token_embedding.compute_dtype)))
         return self._dense(x, backbone.embeddings_projection) if hasattr(backbone, "embeddings_projection") else x
 
@@ -211,16 +236,16 @@ class _Forward:
     def _dense(self, x: tf.Tensor, *layers: Any) -> tf.Tensor:
         """The outputs of dense layers beside each other: `(tokens, inputs)` to `(tokens, outputs)`."""
 
-        def weights() -> tuple[tf.Tensor, tf.Tensor]:
+        def weights() -> list[tf.Tensor]:
             kernels, biases = [_kernel(layer) for layer in layers], [_bias(layer) for layer in layers]
-            return (kernels[0], biases[0]) if len(layers) == 1 else (tf.concat(kernels, 1), tf.concat(biases, 0))
+            return [kernels[0], biases[0]] if len(layers) == 1 else [tf.concat(kernels, 1), tf.concat(biases, 0)]
 
-        kernel, bias = self._value(weights)
+        kernel, bias = self._weights(layers, weights)
         return tf.nn.bias_add(tf.matmul(x, kernel), bias)
 
     def _norm(self, layer: Any, x: tf.Tensor) -> tf.Tensor:
         # In 32 bits, as keras does: 16 are too few for a variance.
-        gamma, beta = self._value(lambda: (tf.cast(layer.gamma, tf.float32), tf.cast(layer.beta, tf.float32)))
+        gamma, beta = self._weights([layer], lambda: [tf.cast(w, tf.float32) for w in (layer.gamma, layer.beta)])
         return tf.cast(layer_norm(tf.cast(x, tf.float32), gamma, beta, layer.epsilon), x.dtype)
 
     def _activation(self, activation: Callable, x: tf.Tensor) -> tf.Tensor:
@@ -228,15 +253,11 @@ class _Forward:
         tanh = getattr(activation, "__name__", "") == "gelu_approximate"
         return gelu_tanh(x) if tanh and self._training else activation(x)
 
-    def _value(self, weights: Callable[[], Any]) -> Any:
-        """What a function makes of variables; if frozen, made now and constant."""
-        if not self._frozen:
+    def _weights(self, layers: Sequence[Any], weights: Callable[[], list[tf.Tensor]]) -> list[tf.Tensor]:
+        """What a function makes of these layers' weights, or made when the snapshot was taken."""
+        if self._snapshot is None:
             return weights()
-        # In a thread that knows nothing of the graph being traced: from tf.init_scope, TensorFlow would note the
-        # variables as the graph's, and save them beside the constants.
-        with ThreadPoolExecutor(1) as elsewhere:
-            values = elsewhere.submit(lambda: tf.nest.map_structure(lambda value: value.numpy(), weights())).result()
-        return tf.nest.map_structure(tf.constant, values)
+        return self._snapshot.take("+".join(layer.path for layer in layers), weights)
 
 
 def _kernel(layer: Any) -> tf.Tensor:

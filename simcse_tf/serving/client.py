@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -85,9 +86,23 @@ class Client:
         texts = [_text(i, text) for i, text in enumerate(texts)]
         vectors = np.zeros((len(texts), self.dim), "float32")
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(texts), batch_size):
-            rows = by_length[start : start + batch_size]
+        batches = [by_length[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+
+        def embed(rows: list[int]) -> None:
             vectors[rows] = self._check(self._backend.embed([texts[i] for i in rows]), len(rows))
+
+        if len(batches) < 2:
+            for rows in batches:
+                embed(rows)
+            return vectors
+        # Two calls at once: what a core leaves idle in one (tokenising, waiting for the other cores, the way to a
+        # server and back) the other uses.
+        pool = ThreadPoolExecutor(2)
+        try:
+            for _ in pool.map(embed, batches):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
         return vectors
 
     def similarity(

@@ -16,6 +16,7 @@ from simcse_tf.data.tokenization import is_byte_level, tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
 from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.models.packed import Snapshot
 from simcse_tf.serving import card, served_ops, server_files
 from simcse_tf.serving.versions import next_version
 
@@ -67,8 +68,10 @@ def export(
 
 def _write(encoder: SentenceEncoder, directory: Path) -> None:
     text = [tf.TensorSpec([None], tf.string, name="text")]
-    # One function for both signatures: its weights are in the file once.
-    embed = tf.function(encoder.embed, input_signature=text, autograph=False)
+    snapshot = Snapshot()
+    # One function for both signatures.
+    embed = tf.function(lambda text: encoder.embed(text, snapshot), input_signature=text, autograph=False)
+    embed.get_concrete_function()
 
     def serve(text):
         return {"embedding": embed(text)}
@@ -84,6 +87,7 @@ def _write(encoder: SentenceEncoder, directory: Path) -> None:
 
     # ExportArchive, because what tf.saved_model.save writes for Keras layers does not load in the v1 Session loader.
     archive = keras.export.ExportArchive()
+    archive.track(snapshot)
     if not is_byte_level(encoder.tokenizer):
         # A byte-level one is left out: keras-hub's has tables that nothing here reads, and one that grows. The archive
         # finds variables by itself, and wants to hear that a layer without any is built.

@@ -48,7 +48,7 @@ class StepCallback(keras.callbacks.Callback):
         self._last_batch = -1
 
     def on_step(self, loss: float) -> None:
-        """Called after every step."""
+        """Called after every step, or with the model's steps_per_execution above 1 after so many."""
 
 
 class StopOnNonFiniteLoss(StepCallback):
@@ -214,11 +214,14 @@ class ProgressBar(StepCallback):
 
     def on_step(self, loss):
         now = time.monotonic()
-        rate = self._sentences / (now - self._batch_began)
+        seconds = now - self._batch_began
+        rate = self._sentences * self.model.steps_per_execution / seconds
         # The first step compiles; a smoothed rate over the others is what the rest will take.
         self._rate = rate if self._began is None or self._rate is None else 0.9 * self._rate + 0.1 * rate
         if self._began is None:
             self._began, self._rate = now, None
+            if self.model.jit_compile:
+                self._console.print(f"the first step took {seconds:.0f} s, XLA's compilation included")
         shown = self._rate or rate
         self._bar.update(self._task, completed=self.step, loss=loss, rate=shown)
         if not self._console.is_terminal and now - self._said > 15:

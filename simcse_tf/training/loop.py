@@ -23,7 +23,7 @@ from simcse_tf.models import presets
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.losses import InfoNCE, Objective, TripletMargin
 from simcse_tf.models.saved import load_encoder
-from simcse_tf.training import callbacks, fingerprint, replicas
+from simcse_tf.training import callbacks, compute, fingerprint, replicas
 from simcse_tf.training.checkpoint import Progress, essentials
 from simcse_tf.training.optimizer import AdamW
 from simcse_tf.training.plan import Plan, fingerprints, scan_rows, total_steps
@@ -95,13 +95,17 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
         console.print(f"{scan.bad} bad rows are skipped, {scan.rows} are used; the first bad one: {scan.first_bad}")
 
     # ---- Model ----
-    dtype = "float32" if config.mixed_precision == "off" else f"mixed_{config.mixed_precision}"
+    precision = compute.precision(config, strategy)
+    dtype = "float32" if precision == "off" else f"mixed_{precision}"
     with strategy.scope():
         encoder = load_encoder(
             plan.origin, config.encoder(), dropout=config.dropout, dtype=dtype, head_init=config.head_init
         )
         model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size)
-        model.compile(optimizer=optimizer(config, steps, strategy), jit_compile=use_xla(config, strategy))
+        model.compile(
+            optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
+            jit_compile=compute.use_xla(config, strategy),
+        )
 
     # ---- Where the run stands ----
     data = fingerprints(config, scan, pairs) | {"starting_weights": fingerprint.of_encoder(encoder)}
@@ -114,6 +118,7 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
     if step >= 0:
         run.load_state(callbacks.state_variables(model), step)
     start = max(step, 0)
+    model.steps_per_execution = compute.steps_per_execution(config, strategy, start, steps)
 
     # ---- Batches ----
     feed = pipeline.Feed(
@@ -145,7 +150,8 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
     bar = callbacks.ProgressBar(start, steps, config.batch_size * plan.source.views, console)
     console.print(
         f"training {plan.origin.name} on {config.data}: {steps} steps of {config.batch_size}, "
-        f"{strategy.num_replicas_in_sync} replica(s), XLA {'on' if model.jit_compile else 'off'}, run {run.path}"
+        f"{strategy.num_replicas_in_sync} replica(s), {dtype}, XLA {'on' if model.jit_compile else 'off'}, "
+        f"run {run.path}"
     )
     if start < steps:
         # The chief evaluates alone, without asking the others anything; they wait for it in the next step.
@@ -202,8 +208,17 @@ def objective(config: TrainConfig) -> Objective:
     return OBJECTIVES[config.loss](config)
 
 
-def optimizer(config: TrainConfig, steps: int, strategy: tf.distribute.Strategy) -> keras.optimizers.Optimizer:
-    """AdamW whose learning rate falls linearly to 0, without warm-up, as in the paper's code."""
+def optimizer(
+    config: TrainConfig, steps: int, strategy: tf.distribute.Strategy, *, loss_scale: bool = False
+) -> keras.optimizers.Optimizer:
+    """AdamW whose learning rate falls linearly to 0, without warm-up, as in the paper's code.
+
+    Args:
+        config: The run.
+        steps: Where the rate is 0.
+        strategy: Whose replicas share the gradients.
+        loss_scale: Multiply the loss, so that its gradients are not too small for float16.
+    """
     adamw = AdamW(
         learning_rate=keras.optimizers.schedules.PolynomialDecay(config.learning_rate, steps, end_learning_rate=0.0),
         weight_decay=config.weight_decay,
@@ -212,14 +227,7 @@ def optimizer(config: TrainConfig, steps: int, strategy: tf.distribute.Strategy)
         epsilon=1e-8,
     )
     # Keras would wrap it by itself only if the whole model, not just the backbone, were float16.
-    return keras.optimizers.LossScaleOptimizer(adamw) if config.mixed_precision == "float16" else adamw
-
-
-def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
-    """By default on one GPU: on CPU a step is no faster, and XLA cannot compile a step across replicas."""
-    if config.jit_compile == "auto":
-        return strategy.num_replicas_in_sync == 1 and bool(tf.config.list_physical_devices("GPU"))
-    return config.jit_compile == "on"
+    return keras.optimizers.LossScaleOptimizer(adamw) if loss_scale else adamw
 
 
 def write_versions(path: Path) -> None:

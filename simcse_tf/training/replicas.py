@@ -45,7 +45,15 @@ def choose_strategy(name: Strategy = "auto", cluster: Cluster | None = None) -> 
         # Without GPUs: every logical CPU, of which there is one unless a program has made more.
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if gpus:
+        # As without a strategy, and batches are copied to the GPU ahead of their step.
+        return tf.distribute.OneDeviceStrategy("/GPU:0")
     return tf.distribute.get_strategy()
+
+
+def on_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy's replicas are TPUs."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:

@@ -69,8 +69,7 @@ class SimCSE(replicas.Model):
         # Under a strategy `fit` would build it too late, inside the step.
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trainable_variables)
-        on_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
-        self.encoder.pack_in_training = not (self.jit_compile or on_tpu)
+        self.encoder.pack_in_training = not (self.jit_compile or replicas.on_tpu(self.distribute_strategy))
 
     def call(self, batch, training=False):
         """Encodes every view in one pass of the encoder: `(batch, views, length)` to `(batch, views, dim)` float32."""

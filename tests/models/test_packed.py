@@ -86,12 +86,15 @@ def test_values_and_gradients_are_keras_hubs(family, pooling):
         for variable, a, b in zip(variables, our_gradients, plain_gradients, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5, err_msg=variable.path)
     # What is exported: the same as it was when it was traced, whatever becomes of the weights.
-    frozen = tf.function(
-        lambda inputs: packed.hidden_states(made, inputs, pooler.layers, first_only=pooler.first_only, frozen=True)
+    snapshot = packed.Snapshot()
+    exported = tf.function(
+        lambda inputs: packed.hidden_states(
+            made, inputs, pooler.layers, first_only=pooler.first_only, snapshot=snapshot
+        )
     )
-    frozen(inputs)
+    exported(inputs)
     made.transformer_layers[-1]._feedforward_output_dense.kernel.assign(tf.zeros([12, 8]))
-    np.testing.assert_allclose(pooler.pool(frozen(inputs), inputs["padding_mask"]), plain, atol=1e-5)
+    np.testing.assert_allclose(pooler.pool(exported(inputs), inputs["padding_mask"]), plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
