@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -150,10 +149,3 @@ def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(savedmodel, "_check", lambda *_: None)
         return savedmodel.export(encoder, directory, **kwargs)
-
-
-def free_port() -> int:
-    """A port of this machine at which nobody listens."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

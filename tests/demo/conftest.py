@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import export_unchecked, free_port
+from benchmarks.workers import free_port
+from tests.conftest import export_unchecked
 
 pytest.importorskip("gradio", reason="needs gradio: pip install -e '.[demo]'")
 

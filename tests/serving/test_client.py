@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import simcse_tf
+from benchmarks.workers import free_port
 from simcse_tf.errors import UserError
 from simcse_tf.serving import client as client_module
 from simcse_tf.serving.client import Client
-from tests.conftest import SENTENCES, free_port
+from tests.conftest import SENTENCES
 from tests.serving.conftest import ROOT
 
 # One process serves all of them.

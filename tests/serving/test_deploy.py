@@ -22,7 +22,7 @@ def healthy(port: int, name: str) -> bool:
 
 
 def test_the_health_check_tells_a_served_model_from_none(server):
-    from tests.conftest import free_port
+    from benchmarks.workers import free_port
 
     port = int(re.search(r":(\d+)/", server.rest)[1])
     assert healthy(port, "tiny")
