@@ -123,12 +123,13 @@ class SentenceEncoder(keras.Model):
         assert context is not None, "training runs in a replica"
         return tf.random.fold_in(self._dropout.next(), context.replica_id_in_sync_group)
 
-    def embed(self, text: tf.Tensor, snapshot: packed.Snapshot) -> tf.Tensor:
+    def embed(self, text: tf.Tensor, snapshot: packed.Snapshot | None = None) -> tf.Tensor:
         """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph.
 
         Args:
             text: The texts.
-            snapshot: Has the backbone's weights, except the tables of words and positions, from the first call on.
+            snapshot: If given, has the backbone's weights from the first call on, but for the tables of words and
+                positions.
         """
         inputs = tokenize(self.tokenizer, text, max_length=self.max_length)
         pooled = self.pooled(inputs, snapshot=snapshot)
