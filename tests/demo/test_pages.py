@@ -311,3 +311,29 @@ def test_without_a_model_the_page_says_how_to_make_one_and_notices_it(browser, m
         page.close()
     finally:
         demo.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("minilm")
+def test_the_button_exports_the_base_encoder(browser, tmp_path):
+    from demo.models import BASE
+    from simcse_tf.serving.client import Client
+
+    root = tmp_path / "saved_models"
+    demo = Demo("--models", str(root))
+    try:
+        page = browser.new_page()
+        page.goto(demo.address)
+        page.click("#export-base")
+        page.get_by_text("Exporting the base encoder").wait_for()
+        page.wait_for_selector("#compare-run", timeout=180_000)
+        playwright.expect(page.locator("#model input")).to_have_value(f"{BASE}/1")
+        fill(page, "compare-a", A)
+        fill(page, "compare-b", B)
+        page.click("#compare-run")
+        page.wait_for_selector("#compare-score")
+        score = Client(root / BASE).similarity(A, B)
+        assert float(page.inner_text("#compare-score")) == pytest.approx(score, abs=6e-4)
+        page.close()
+    finally:
+        demo.stop()

@@ -6,6 +6,7 @@ import tensorflow as tf
 from simcse_tf.config import EncoderConfig
 from simcse_tf.data import sources
 from simcse_tf.data.pipeline import Feed, token_batches
+from simcse_tf.models import packed
 from simcse_tf.models.losses import InfoNCE, TripletMargin
 from simcse_tf.models.saved import load_encoder
 from simcse_tf.training.simcse import SimCSE
@@ -111,6 +112,18 @@ def test_xla_computes_the_same(tiny_origin, triplets_file, no_determinism):
         ]
 
     np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)
+
+
+def test_the_hot_path_has_the_loss_curve_of_keras_hubs_own_forward(tiny_origin, triplets_file, monkeypatch):
+    def losses():
+        simcse = model(tiny_origin, head="train_only")
+        data = batches(triplets_file, simcse.encoder.tokenizer)
+        return simcse.fit(data, epochs=12, steps_per_epoch=1, verbose=0, shuffle=False).history["loss"]
+
+    hot = losses()
+    monkeypatch.setattr(packed, "why_not", lambda backbone: "the test wants the other one")
+    np.testing.assert_allclose(hot, losses(), atol=1e-4)
+    assert hot[-1] < hot[0] - 0.1
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
