@@ -48,8 +48,8 @@ def gelu_tanh(x: tf.Tensor):
         return tf.sigmoid(x * (a + b * tf.square(x)))
 
     def gradient(dy):
-        # Computed again and not kept, a matrix as large as x in every layer. The dependency keeps TensorFlow from taking
-        # these operations for those of the forward pass.
+        # Computed again and not kept: a matrix as large as x in every layer. The dependency keeps TensorFlow from
+        # taking these operations for those of the forward pass.
         with tf.control_dependencies([dy]):
             again = gate()
             # SigmoidGrad(gate, x) = x * gate * (1 - gate)
