@@ -43,20 +43,14 @@ def gelu_tanh(x: tf.Tensor):
     """GELU by its tanh formula (Hendrycks & Gimpel 2016, section 2): `(1 + tanh(u)) / 2 = sigmoid(2u)`."""
     a = tf.cast(2 * math.sqrt(2 / math.pi), x.dtype)
     b = tf.cast(2 * math.sqrt(2 / math.pi) * 0.044715, x.dtype)
-
-    def gate() -> tf.Tensor:
-        return tf.sigmoid(x * (a + b * tf.square(x)))
+    gate = tf.sigmoid(x * (a + b * tf.square(x)))
 
     def gradient(dy):
-        # Computed again and not kept: a matrix as large as x in every layer. The dependency keeps TensorFlow from
-        # taking these operations for those of the forward pass.
-        with tf.control_dependencies([dy]):
-            again = gate()
-            # SigmoidGrad(gate, x) = x * gate * (1 - gate)
-            slope = tf.raw_ops.SigmoidGrad(y=again, dy=x) * (a + 3 * b * tf.square(x))
-        return dy * (again + slope)
+        # SigmoidGrad(gate, x) = x * gate * (1 - gate)
+        slope = tf.raw_ops.SigmoidGrad(y=gate, dy=x) * (a + 3 * b * tf.square(x))
+        return dy * (gate + slope)
 
-    return x * gate(), gradient
+    return x * gate, gradient
 
 
 class Dropout:
