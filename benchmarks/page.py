@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import texts
-from benchmarks.workers import ROOT, free_port
+from benchmarks.workers import ROOT, free_port, peak_memory
 
 _USERS = 20
 
@@ -59,9 +59,8 @@ class Page:
 
     def memory(self) -> dict[str, int]:
         """MiB that the server has resident, and had at most."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        lines = dict(line.split(":", 1) for line in status.splitlines())
-        return {name: int(lines[key].split()[0]) // 1024 for name, key in (("now", "VmRSS"), ("most", "VmHWM"))}
+        fields = {"now": "VmRSS", "most": "VmHWM"}
+        return {name: peak_memory(self._process.pid, field) // 2**20 for name, field in fields.items()}
 
     def stop(self) -> None:
         """Ends it."""
@@ -89,7 +88,7 @@ def compare(page: Page, sentences: list[str], users: int, calls: int) -> dict[st
 
 
 def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
-    """Requests that are right and wrong, eight at a time; how they ended, by endpoint."""
+    """Requests that are right and wrong, eight at a time, and how they ended."""
     from gradio_client.exceptions import AppError
 
     good = {
@@ -114,8 +113,8 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
         try:
             visitors[i % 8].predict(*(bad if wrong else good)[endpoint](chosen), api_name=endpoint)
         except AppError as e:
-            # Gradio's own words for an exception that nobody foresaw.
-            ended = "server error" if "internal" in str(e).lower() or not str(e) else "refused with a reason"
+            # gradio_client's words for an exception that nobody foresaw.
+            ended = "server error" if "has raised an exception" in str(e) else "refused with a reason"
         else:
             ended = "answered"
         return f"{'bad' if wrong else 'good'}: {ended}"
@@ -159,6 +158,14 @@ def search(page: Page, path: Path, lines: int) -> dict[str, Any]:
     }
 
 
+def many_lines(directory: Path, sentences: Path, lines: int) -> Path:
+    """A file of so many different lines as long as real sentences: real ones, again and again with a number."""
+    real = [line for line in sentences.read_text("utf-8").split("\n") if line]
+    path = directory / "lines.txt"
+    path.write_text("\n".join(f"{real[i % len(real)]} {i // len(real) or ''}".strip() for i in range(lines)), "utf-8")
+    return path
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
@@ -196,14 +203,6 @@ def main() -> None:
             page.stop()
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-
-
-def many_lines(directory: Path, sentences: Path, lines: int) -> Path:
-    """A file of so many different lines as long as real sentences: real ones, again and again with a number."""
-    real = [line for line in sentences.read_text("utf-8").split("\n") if line]
-    path = directory / "lines.txt"
-    path.write_text("\n".join(f"{real[i % len(real)]} {i // len(real) or ''}".strip() for i in range(lines)), "utf-8")
-    return path
 
 
 if __name__ == "__main__":

@@ -162,12 +162,19 @@ class StepTurns:
         self._began = time.perf_counter()
 
 
-def peak_memory() -> int:
-    """The most bytes that this process ever had resident."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+def peak_memory(process: int | str = "self", field: str = "VmHWM") -> int:
+    """The most bytes that a process ever had resident; with the field `VmRSS`, those that it has now."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("no VmHWM in /proc/self/status: memory is measured on Linux only")
+    raise RuntimeError(f"no {field} in /proc/{process}/status: memory is measured on Linux only")
+
+
+def free_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def main() -> None:
@@ -182,10 +189,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-def free_port() -> int:
-    """A port of this machine at which nobody listens."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

@@ -71,7 +71,6 @@ def _write(encoder: SentenceEncoder, directory: Path) -> None:
     snapshot = Snapshot()
     # One function for both signatures.
     embed = tf.function(lambda text: encoder.embed(text, snapshot), input_signature=text, autograph=False)
-    embed.get_concrete_function()
 
     def serve(text):
         return {"embedding": embed(text)}

@@ -20,8 +20,11 @@ def gpus(monkeypatch):
     def pretend(*capabilities):
         devices = list(capabilities)
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices if kind == "GPU" else [])
-        details = lambda device: {} if device is None else {"compute_capability": device}  # noqa: E731
-        monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "get_device_details",
+            lambda device: {} if device is None else {"compute_capability": device},
+        )
 
     return pretend
 
