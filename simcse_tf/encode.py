@@ -102,7 +102,9 @@ def main(arguments: list[str]) -> None:
         _check_texts(config, before, about)
 
     # TensorFlow is imported from here on; every complaint about flags and texts has been made.
-    model, console = load(), cli.console()
+    with cli.lean_imports():
+        model = load()
+    console = cli.console()
     fingerprint = tuple(tuple(row) for row in model.encode(PROBES).tolist())
     about = replace(about, model=config.model, fingerprint=fingerprint)
     if before is None:

@@ -72,7 +72,9 @@ def main(arguments: list[str]) -> None:
 
     load = loading.locate(config.model, config.pooling)
     chosen = suite.load(config.sts_dir, config.transfer_dir, config.tasks, tfds_dir=config.tfds_dir)
-    judgement = suite.judge(load().encode, chosen, say=console.print)
+    with cli.lean_imports():
+        model = load()
+    judgement = suite.judge(model.encode, chosen, say=console.print)
     console.print(table(judgement))
     result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}
     text = json.dumps(result, indent=2) + "\n"

@@ -41,8 +41,9 @@ def main(arguments: list[str]) -> None:
     changes = {k: v for k, v in (("pooling", config.pooling), ("max_length", config.max_length)) if v is not None}
     encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
 
-    from simcse_tf.models.saved import load_encoder
-    from simcse_tf.serving import interchange, savedmodel
+    with cli.lean_imports():
+        from simcse_tf.models.saved import load_encoder
+        from simcse_tf.serving import interchange, savedmodel
 
     encoder = load_encoder(origin, encoder_config)
     if config.format == "huggingface":

@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
     checked = plan(parse(arguments))
 
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
-    from simcse_tf.training import loop
+    with cli.lean_imports():
+        from simcse_tf.training import loop
 
     console = cli.console()
     console.quiet = not checked.cluster.is_chief
