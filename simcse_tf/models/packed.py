@@ -217,30 +217,28 @@ class _Forward:
         """As `layer`."""
         query, key, value = attention._query_dense, attention._key_dense, attention._value_dense
         heads, size = query.kernel.shape[1:]
-        # Into query's weights rather than into every query: that would be one more tensor to compute and to keep.
-        slots, scale = self._slots, size**-0.5
+        slots = self._slots
 
         def by_head(y: tf.Tensor, length: Any, parts: int) -> list[tf.Tensor]:
             y = tf.reshape(y, [slots.rows, length, parts, heads, size])
             return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=parts)
 
         if first_only:
-            (q,) = by_head(self._dense(slots.first(x), query, scale=scale), 1, 1)
+            (q,) = by_head(self._dense(slots.first(x), query), 1, 1)
             k, v = by_head(slots.unpack(self._dense(x, key, value)), slots.length, 2)
         else:
-            q, k, v = by_head(slots.unpack(self._dense(x, query, key, value, scale=scale)), slots.length, 3)
-        logits = tf.matmul(q, k, transpose_b=True)
+            q, k, v = by_head(slots.unpack(self._dense(x, query, key, value)), slots.length, 3)
+        # Not scaled queries: the gradient would need them kept. In inference scale and bias become parts of the product.
+        logits = tf.matmul(q, k, transpose_b=True) * tf.cast(size**-0.5, q.dtype)
         weights = self._drop(tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32) + slots.bias), x.dtype))
         attended = tf.reshape(tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3]), [-1, heads * size])
         return self._dense(attended if first_only else slots.pack(attended), attention._output_dense)
 
-    def _dense(self, x: tf.Tensor, *layers: Any, scale: float = 1.0) -> tf.Tensor:
-        """Dense layers' outputs beside each other, the first's scaled: `(tokens, inputs)` to `(tokens, outputs)`."""
+    def _dense(self, x: tf.Tensor, *layers: Any) -> tf.Tensor:
+        """The outputs of dense layers beside each other: `(tokens, inputs)` to `(tokens, outputs)`."""
 
         def weights() -> list[tf.Tensor]:
             kernels, biases = [_kernel(layer) for layer in layers], [_bias(layer) for layer in layers]
-            if scale != 1:
-                kernels[0], biases[0] = scale * kernels[0], scale * biases[0]
             return [kernels[0], biases[0]] if len(layers) == 1 else [tf.concat(kernels, 1), tf.concat(biases, 0)]
 
         kernel, bias = self._weights(layers, weights)
