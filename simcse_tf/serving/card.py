@@ -58,7 +58,7 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str) 
         "",
         "## Encoder",
         "",
-        *_table(_encoder_rows(encoder)),
+        *_table("property", "value", _encoder_rows(encoder)),
         "",
         "## Recipe",
         "",
@@ -70,7 +70,7 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str) 
         "",
         "## Versions",
         "",
-        *_table([("simcse_tf", __version__), *((p, importlib.metadata.version(p)) for p in _PACKAGES)]),
+        *_table("package", "version", _version_rows()),
         "",
         "## Licence",
         "",
@@ -93,7 +93,7 @@ def _encoder_rows(encoder: SentenceEncoder) -> list[tuple[str, Any]]:
 
 
 def _recipe(config: dict[str, Any]) -> list[str]:
-    return _table([(name, config[name]) for name in _RECIPE if config.get(name) is not None])
+    return _table("field", "value", [(name, config[name]) for name in _RECIPE if config.get(name) is not None])
 
 
 def _scores(run: Path) -> list[str]:
@@ -103,16 +103,23 @@ def _scores(run: Path) -> list[str]:
         return ["The run was not evaluated."]
     first, best = evaluations[0], max(evaluations, key=lambda line: line["dev"])
     return [
-        "Spearman's correlation x 100 on the development set, one seed:",
+        "On the development set, one seed:",
         "",
         *_table(
-            [("before training", f"{first['dev']:.2f}"), (f"step {best['step']} (this model)", f"{best['dev']:.2f}")]
+            "encoder",
+            "Spearman x 100",
+            [("before training", f"{first['dev']:.2f}"), (f"step {best['step']} (this model)", f"{best['dev']:.2f}")],
         ),
     ]
 
 
-def _table(rows: list[tuple[str, Any]]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+def _version_rows() -> list[tuple[str, Any]]:
+    return [("simcse_tf", __version__), *((p, importlib.metadata.version(p)) for p in _PACKAGES)]
+
+
+def _table(name: str, value: str, rows: list[tuple[str, Any]]) -> list[str]:
+    """A table under two headings."""
+    return [f"| {name} | {value} |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
 
 
 def _json(path: Path) -> dict[str, Any]:
