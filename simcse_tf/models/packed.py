@@ -228,7 +228,7 @@ class _Forward:
             k, v = by_head(slots.unpack(self._dense(x, key, value)), slots.length, 2)
         else:
             q, k, v = by_head(slots.unpack(self._dense(x, query, key, value)), slots.length, 3)
-        # Not scaled queries: the gradient would need them kept. In inference scale and bias become parts of the product.
+        # Not scaled queries: the gradient would need them kept. In inference scale and bias become part of the product.
         logits = tf.matmul(q, k, transpose_b=True) * tf.cast(size**-0.5, q.dtype)
         weights = self._drop(tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32) + slots.bias), x.dtype))
         attended = tf.reshape(tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3]), [-1, heads * size])
