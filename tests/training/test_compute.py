@@ -3,10 +3,8 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from safetensors.numpy import load_file
 
 from simcse_tf import train
 from simcse_tf.config import TrainConfig
@@ -81,6 +79,15 @@ def test_on_a_gpu_several_steps_run_between_what_has_to_happen(gpus, start, step
     assert compute.steps_per_execution(config, tf.distribute.get_strategy(), start, steps) == expected
 
 
+@pytest.fixture
+def graphs_as_written():
+    """TensorFlow's graph optimiser off: it writes a loop's body in another way, which changes the last bits."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.mark.usefixtures("graphs_as_written")
 def test_the_way_of_one_gpu_trains_to_the_same_weights(capsys, monkeypatch, tiny_preset, sentences_file, tmp_path):
     flags = ["--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"]
     flags += ["--max-steps", "6", "--eval-every", "3", "--export-to", "None", "--no-report", "--output-dir"]
@@ -90,7 +97,7 @@ def test_the_way_of_one_gpu_trains_to_the_same_weights(capsys, monkeypatch, tiny
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
         for line in metrics:
             line.pop("evaluation_seconds", None)
-        return load_file(state / "variables.safetensors"), metrics
+        return [(state / name).read_bytes() for name in ("variables.safetensors", "progress.json")], metrics
 
     train.main([*flags, str(tmp_path / "plain")])
     monkeypatch.setattr(compute, "steps_per_execution", lambda *_: 3)
@@ -98,10 +105,7 @@ def test_the_way_of_one_gpu_trains_to_the_same_weights(capsys, monkeypatch, tiny
     train.main([*flags, str(tmp_path / "several")])
     assert "replica(s), float32, XLA off" in capsys.readouterr().err
     (plain, losses), (several, fewer_losses) = of(tmp_path / "plain"), of(tmp_path / "several")
-    assert several.keys() == plain.keys()
-    for name, weights in plain.items():
-        # Not to the bit: TensorFlow's graph optimiser writes a loop's body in another way (without it they are equal).
-        np.testing.assert_allclose(several[name], weights, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert several == plain
     # Each third loss is heard of, and the same evaluations.
-    assert fewer_losses == [pytest.approx(line, rel=1e-5) for line in losses if line["step"] % 3 == 0]
+    assert fewer_losses == [line for line in losses if line["step"] % 3 == 0]
     assert [line["step"] for line in fewer_losses if "dev" in line] == [0, 3, 6]
