@@ -10,15 +10,15 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[1]
-_WIKI = _ROOT.parent / "shared" / "data" / "wiki_sentences.txt"
+from benchmarks.workers import ROOT, resident_memory
+
+_WIKI = ROOT.parent / "shared" / "data" / "wiki_sentences.txt"
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def _in_a_process(task: dict) -> dict:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        cwd=_ROOT,
+        cwd=ROOT,
         env={"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ,
     )
     return json.loads(done.stdout.splitlines()[-1])
@@ -158,7 +158,7 @@ def _steps(data: str, preset: str, jit_compile: bool, batch_size: int, chunk_siz
         "steps": steps,
         "jit_compile": jit_compile,
         "loss": clock.loss,
-        "peak_mib": _peak(),
+        "peak_mib": resident_memory() / 2**20,
         "seconds_per_step": wall,
         "seconds_first_step": clock.seconds[0][0],
         "ms_per_sentence": 1000 * wall / batch_size,
@@ -189,12 +189,8 @@ def _gradients(data: str, preset: str, jit_compile: bool, batch_size: int, chunk
         "relative_maximum": float(np.abs(difference).max() / np.abs(plain).max()),
         "loss_plain": loss_plain,
         "loss_chunked": loss_chunked,
-        "peak_mib": _peak(),
+        "peak_mib": resident_memory() / 2**20,
     }
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

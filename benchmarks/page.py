@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import texts
-from benchmarks.workers import ROOT, free_port, peak_memory
+from benchmarks.workers import ROOT, free_port, resident_memory
 
 _USERS = 20
 
@@ -60,7 +60,7 @@ class Page:
     def memory(self) -> dict[str, int]:
         """MiB that the server has resident, and had at most."""
         fields = {"now": "VmRSS", "most": "VmHWM"}
-        return {name: peak_memory(self._process.pid, field) // 2**20 for name, field in fields.items()}
+        return {name: resident_memory(self._process.pid, field) // 2**20 for name, field in fields.items()}
 
     def stop(self) -> None:
         """Ends it."""

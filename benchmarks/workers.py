@@ -111,7 +111,7 @@ class Turns:
 
     def answer(self, **values: Any) -> None:
         """Ends a turn; the first answer says that everything is loaded."""
-        self._answers.write(json.dumps(values | {"memory": peak_memory()}) + "\n")
+        self._answers.write(json.dumps(values | {"memory": resident_memory()}) + "\n")
         self._answers.flush()
 
     def wait(self) -> dict[str, Any]:
@@ -162,8 +162,8 @@ class StepTurns:
         self._began = time.perf_counter()
 
 
-def peak_memory(process: int | str = "self", field: str = "VmHWM") -> int:
-    """The most bytes that a process ever had resident; with the field `VmRSS`, those that it has now."""
+def resident_memory(process: int | str = "self", field: str = "VmHWM") -> int:
+    """Bytes that a process has resident: the most that it ever had, or with `VmRSS` those of now."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
