@@ -7,6 +7,7 @@ and `index`, and an exported model. Starts `python -m demo` and talks to it with
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import subprocess
@@ -104,14 +105,13 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
         "/map": lambda r: r.choice([[["a"]], [sentences[:9], "umap"], [[1, 2, 3, 4]]]),
         "/search": lambda r: [r.choice(sentences), "../../etc/passwd"],
     }
-    visitors = [page.visitor() for _ in range(8)]
 
-    def ask(i: int) -> str:
+    def ask(visitor: Any, i: int) -> str:
         chosen = random.Random(i)
         wrong = i % 2 == 1
         endpoint = chosen.choice(list(bad if wrong else good))
         try:
-            visitors[i % 8].predict(*(bad if wrong else good)[endpoint](chosen), api_name=endpoint)
+            visitor.predict(*(bad if wrong else good)[endpoint](chosen), api_name=endpoint)
         except AppError as e:
             # gradio_client's words for an exception that nobody foresaw.
             ended = "server error" if "has raised an exception" in str(e) else "refused with a reason"
@@ -119,8 +119,13 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
             ended = "answered"
         return f"{'bad' if wrong else 'good'}: {ended}"
 
+    def visit(first: int) -> list[str]:
+        # A client loses answers when two threads share it.
+        visitor = page.visitor()
+        return [ask(visitor, i) for i in range(first, requests, 8)]
+
     with ThreadPoolExecutor(8) as pool:
-        ended = Counter(pool.map(ask, range(requests)))
+        ended = Counter(itertools.chain.from_iterable(pool.map(visit, range(8))))
     return dict(ended) | {"tracebacks": sum("Traceback" in line for line in page.said)}
 
 
