@@ -20,7 +20,7 @@ from benchmarks import table, texts
 from benchmarks.parts import PARTS, SLOW
 from benchmarks.parts.setting import Setting
 from benchmarks.workers import ROOT
-from simcse_tf.models import presets
+from simcse_tf.formats import presets
 
 _PACKAGES = (
     "simcse-tf",

@@ -162,7 +162,7 @@ def _make_preset(directory: Path, lines: int, step: int) -> None:
 
 def _pipeline_rate(directory: Path, lines: int, step: int) -> None:
     from simcse_tf.data import pipeline
-    from simcse_tf.models import presets
+    from simcse_tf.formats import presets
 
     _, tokenizer = presets.load(presets.locate(str(directory / "preset")), dropout=0.1, dtype="float32")
     batches = pipeline.token_batches(_feed(directory), tokenizer, views=1, batch_size=_BATCH, max_length=_LENGTH)

@@ -107,8 +107,8 @@ def _model(preset: str, chunk_size: int | None, jit_compile: bool, dropout: floa
     import keras
 
     from simcse_tf.config import TrainConfig
-    from simcse_tf.models import presets
-    from simcse_tf.models.saved import load_encoder
+    from simcse_tf.formats import presets
+    from simcse_tf.formats.encoders import load_encoder
     from simcse_tf.training import loop, replicas
     from simcse_tf.training.simcse import SimCSE
 

@@ -20,7 +20,7 @@ import torch
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
 
 from simcse_tf.files import whole_directory
-from simcse_tf.models import presets
+from simcse_tf.formats import presets
 
 
 def bert_base(directory: Path, texts: Path) -> None:

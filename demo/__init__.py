@@ -1,1 +1,1 @@
-"""The Gradio page: similarity to explore. `python -m demo`."""
+"""The page, from a checkout: `python -m demo`. It lives in simcse_tf/demo/, so that the wheel carries it."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something that the user can put right.
 
-    The message says what was wrong, where, what was expected and what to do next. Commands print it to stderr
-    without a traceback and exit with status 2; from Python it is an ordinary exception.
+    The message says what was wrong, where, what was expected and what to do next. Settings stand in backticks under
+    their Python names: "`chunk_size` 5 does not divide `batch_size` 64". Commands print the message to stderr without a
+    traceback, with their flags in place of those names, and exit with status 2; from Python it is a `ValueError`.
     """
+
+    def for_command(self) -> str:
+        """The message as a command prints it: "--chunk-size 5 does not divide --batch-size 64"."""
+        return re.sub(r"`([a-z][a-z0-9_]*)`", lambda name: "--" + name[1].replace("_", "-"), str(self))
 
 
 def did_you_mean(name: str, valid: Iterable[str], *, most: int = 3) -> str:

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     _check(config)
     assert config.model is not None
     if config.report:
-        from simcse_tf.evaluation.report import write_report
+        from simcse_tf.report.report import write_report
 
         for path in write_report(
             Path(config.model),

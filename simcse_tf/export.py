@@ -11,8 +11,8 @@ import tyro
 
 from simcse_tf import cli
 from simcse_tf.config import EncoderConfig, Pooling
-from simcse_tf.models import presets
-from simcse_tf.serving.served_ops import OLDEST, Target
+from simcse_tf.formats import presets
+from simcse_tf.formats.served_ops import OLDEST, Target
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> None:
     encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
 
     with cli.lean_imports():
-        from simcse_tf.models.saved import load_encoder
-        from simcse_tf.serving import interchange, savedmodel
+        from simcse_tf.formats import interchange, savedmodel
+        from simcse_tf.formats.encoders import load_encoder
 
     encoder = load_encoder(origin, encoder_config)
     if config.format == "huggingface":

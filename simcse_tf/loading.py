@@ -14,7 +14,7 @@ import numpy as np
 
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
-from simcse_tf.models import presets
+from simcse_tf.formats import presets
 from simcse_tf.serving.versions import is_saved_model, version_directory
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
         config = dataclasses.replace(config, pooling=pooling)
 
     def load_live() -> Encodes:
-        from simcse_tf.models.saved import load_encoder
+        from simcse_tf.formats.encoders import load_encoder
 
         return load_encoder(origin, config)
 
@@ -114,6 +114,6 @@ class _Live:
         self.name = name
         self._encoder = encoder
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
         return self._encoder.encode(texts, batch_size=len(texts))

@@ -63,13 +63,13 @@ def main(arguments: list[str]) -> None:
         "best_step": outcome.best_step,
     }
     if checked.config.export_to is not None:
-        from simcse_tf.serving import savedmodel
+        from simcse_tf.formats import savedmodel
 
         console.print("exporting, and checking the export in a fresh process")
         best, to = loop.best_encoder(outcome), checked.config.export_to
         result["saved_model"] = str(savedmodel.export(best, to, source=str(outcome.run)))
     if checked.config.report:
-        from simcse_tf.evaluation.report import write_report
+        from simcse_tf.report.report import write_report
 
         result["report"] = str(write_report(outcome.run, say=console.print)[0])
     print(json.dumps(result, indent=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def tiny_preset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_origin(tiny_preset):
-    from simcse_tf.models import presets
+    from simcse_tf.formats import presets
 
     return presets.locate(str(tiny_preset))
 
@@ -144,8 +145,39 @@ def minilm() -> str:
 
 def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
     """`savedmodel.export` without its fresh process that loads the result, for fixtures: that costs seconds."""
-    from simcse_tf.serving import savedmodel
+    from simcse_tf.formats import savedmodel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(savedmodel, "_check", lambda *_: None)
         return savedmodel.export(encoder, directory, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def exported_family(tmp_path_factory):
+    """A function from a Hugging Face `model_type` to the directory of its tiny export; each is made once."""
+    from simcse_tf.config import EncoderConfig
+    from simcse_tf.formats import presets
+    from simcse_tf.formats.encoders import load_encoder
+    from tests.formats import hugging_face_directories
+
+    root = tmp_path_factory.mktemp("families")
+
+    @cache
+    def export(model_type: str) -> Path:
+        source = str(hugging_face_directories.write(root / "sources" / model_type, model_type))
+        encoder = load_encoder(presets.locate(source), EncoderConfig("cls", "none"))
+        export_unchecked(encoder, root / model_type, source=source)
+        return root / model_type
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_origin, tmp_path_factory) -> Path:
+    """The directory `tiny`, with version 1 of a tiny BERT."""
+    from simcse_tf.config import EncoderConfig
+    from simcse_tf.formats.encoders import load_encoder
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    export_unchecked(load_encoder(tiny_origin, EncoderConfig("avg", "none")), directory)
+    return directory

@@ -36,7 +36,7 @@ def test_the_papers_hyperparameters():
 
 
 def test_every_preset_of_a_recipe_exists():
-    from simcse_tf.models import presets
+    from simcse_tf.formats import presets
 
     known = {"minilm", *presets.keras_hub_presets()}
     assert {c.preset for c in RECIPES.values()} <= known

@@ -9,8 +9,8 @@ import pytest
 
 from simcse_tf import encode, export
 from simcse_tf.errors import UserError
-from simcse_tf.models import presets
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder
 from tests.conftest import SENTENCES
 
 

@@ -8,8 +8,8 @@ import pytest
 from simcse_tf import train
 from simcse_tf.config import EncoderConfig
 from simcse_tf.evaluation import sts
-from simcse_tf.models import presets
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.serving.client import Client
 
 pytestmark = pytest.mark.slow

@@ -77,13 +77,13 @@ def encode_saved_model(turns: Turns, settings: dict[str, Any]) -> None:
     signature = DiskBackend(Path(settings["saved_model"]))
     client = Client(signature)
     tasks = common.encoding(lambda texts: client.encode(texts, batch_size=settings["batch_size"]), client.encode)
-    turns.serve(tasks | {"latency_signature": common.latency(signature.embed)})
+    turns.serve(tasks | {"latency_signature": common.latency(signature.encode_batch)})
 
 
 def encode_live(turns: Turns, settings: dict[str, Any]) -> None:
     """The encoder in this process, which is what evaluation and training use."""
-    from simcse_tf.models import presets
-    from simcse_tf.models.saved import load_encoder
+    from simcse_tf.formats import presets
+    from simcse_tf.formats.encoders import load_encoder
 
     encoder = load_encoder(presets.locate(settings["model"]))
     turns.serve(common.encoding(lambda texts: encoder.encode(texts, batch_size=settings["batch_size"]), encoder.encode))

@@ -14,7 +14,7 @@ from simcse_tf.config import EncoderConfig
 from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.models import packed
-from simcse_tf.models.losses import unit
+from simcse_tf.models.objectives import unit
 from simcse_tf.models.pooling import POOLERS, Pooler
 
 
@@ -43,7 +43,7 @@ class SentenceEncoder(keras.Model):
         self.tokenizer = tokenizer
         self.config = config
         self._hidden: Any = None
-        if (reason := packed.why_not(backbone)) is not None:
+        if (reason := packed.unsupported_reason(backbone)) is not None:
             logging.getLogger(__name__).warning("keras-hub's own forward is used, which is slower: %s.", reason)
             layers = POOLERS[config.pooling].layers
             outputs = [backbone.transformer_layers[i].output for i in layers]
@@ -123,7 +123,7 @@ class SentenceEncoder(keras.Model):
         assert context is not None, "training runs in a replica"
         return tf.random.fold_in(self._dropout.next(), context.replica_id_in_sync_group)
 
-    def embed(self, text: tf.Tensor, snapshot: packed.Snapshot | None = None) -> tf.Tensor:
+    def encode_tensor(self, text: tf.Tensor, snapshot: packed.Snapshot | None = None) -> tf.Tensor:
         """What is exported and served: `(n,)` strings to `(n, dim)` float32 of unit length. For use inside a graph.
 
         Args:

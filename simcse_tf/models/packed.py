@@ -29,7 +29,7 @@ _EMBEDDINGS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def why_not(backbone: keras.Model) -> str | None:
+def unsupported_reason(backbone: keras.Model) -> str | None:
     """What in a backbone this module does not know, or None if it knows everything."""
     if type(backbone).__name__ not in _EMBEDDINGS:
         return f"{type(backbone).__name__} is not one of {', '.join(_EMBEDDINGS)}"
@@ -52,7 +52,7 @@ def hidden_states(
     """The outputs of some transformer layers.
 
     Args:
-        backbone: One for which `why_not` is None.
+        backbone: One for which `unsupported_reason` is None.
         inputs: `token_ids` and `padding_mask`, each `(n, length)` int; every row begins with a token.
         layers: Which layers' outputs, in their order; -1 is the last.
         first_only: Only the first token is needed; `layers` is then one layer.
@@ -68,7 +68,7 @@ def hidden_states(
     forward = _Forward(backbone, slots, seed, snapshot)
     wanted = [i % len(backbone.transformer_layers) for i in layers]
     outputs = []
-    x = forward.embed(inputs["token_ids"])
+    x = forward.embeddings(inputs["token_ids"])
     for i, layer in enumerate(backbone.transformer_layers[: wanted[-1] + 1]):
         only = first_only and i == wanted[-1]
         x = forward.layer(layer, x, first_only=only)
@@ -189,7 +189,7 @@ class _Forward:
         self._drop = Dropout(backbone.dropout, seed)
         self._snapshot = snapshot
 
-    def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
+    def embeddings(self, token_ids: tf.Tensor) -> tf.Tensor:
         """`(n, length)` to `(tokens, dim)`."""
         backbone, slots = self._backbone, self._slots
         tables = _EMBEDDINGS[type(backbone).__name__](backbone)

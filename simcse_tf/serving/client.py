@@ -26,7 +26,7 @@ class Backend(Protocol):
 
     name: str
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
         """One call of the model: `(len(texts), dim)` float32 of unit length."""
         ...
 
@@ -57,7 +57,7 @@ class Client:
         self._backend = _connect(str(model), timeout, retry_for) if isinstance(model, str | Path) else model
         self._index: Index | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
-        self._probes = self._backend.embed(PROBES)
+        self._probes = self._backend.encode_batch(PROBES)
         self.dim = int(self._probes.shape[-1])
         self._check(self._probes, len(PROBES))
 
@@ -88,18 +88,18 @@ class Client:
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = [by_length[start : start + batch_size] for start in range(0, len(texts), batch_size)]
 
-        def embed(rows: list[int]) -> None:
-            vectors[rows] = self._check(self._backend.embed([texts[i] for i in rows]), len(rows))
+        def encode_rows(rows: list[int]) -> None:
+            vectors[rows] = self._check(self._backend.encode_batch([texts[i] for i in rows]), len(rows))
 
         if len(batches) < 2:
             for rows in batches:
-                embed(rows)
+                encode_rows(rows)
             return vectors
         # Two calls at once: what a core leaves idle in one (tokenising, waiting for the other cores, the way to a
         # server and back) the other uses.
         pool = ThreadPoolExecutor(2)
         try:
-            for _ in pool.map(embed, batches):
+            for _ in pool.map(encode_rows, batches):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)

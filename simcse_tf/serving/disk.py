@@ -37,7 +37,7 @@ class DiskBackend:
             raise UserError(f"{directory}: its signature is not text -> embedding; was it exported by simcse_tf?")
         self._serve = signature
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
         import tensorflow as tf
 

@@ -35,7 +35,7 @@ class RestBackend:
         self._timeout = timeout
         self._retry = Retry(self.name, retry_for)
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
         body = json.dumps({"signature_name": "serving_default", "inputs": {"text": texts}}).encode()
         request = urllib.request.Request(

@@ -55,7 +55,7 @@ class RpcBackend:
             response_deserializer=messages.PredictResponse.FromString,
         )
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
         request = messages.predict_request(self._model, texts, version=self._version)
         return messages.embeddings(self._retry(lambda: self._send(request)), self.name)

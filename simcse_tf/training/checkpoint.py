@@ -5,7 +5,7 @@
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far
-    checkpoints/encoder-STEP/   an encoder (simcse_tf.models.saved); `best` is a link to the best one
+    checkpoints/encoder-STEP/   an encoder (simcse_tf.formats.encoders); `best` is a link to the best one
 
 A kill at any moment leaves a run that can be resumed: the newest `state-STEP` says how far it came and which encoder is
 the best, it appears whole or not at all, and nothing that it or the one before it names is removed before it is there.
@@ -29,7 +29,7 @@ from simcse_tf.files import point_to, whole_directory, write_whole
 from simcse_tf.training import fingerprint
 
 # A run continues although these differ: they do not change what is computed (a strategy does not but for rounding).
-_FREE = ("output_dir", "export_to", "report", "overwrite", "resume", "save_every", "strategy")
+_FREE_ON_RESUME = ("output_dir", "export_to", "report", "overwrite", "resume", "save_every", "strategy")
 # What may lie in the directory of a run that was killed before it had a configuration.
 _BEGINNINGS = {"data.json", ".data.json.partial", ".config.json.partial"}
 
@@ -144,7 +144,7 @@ class RunDirectory:
 
     def save_best(self, encoder: Any, step: int) -> None:
         """Keeps the encoder as the best so far."""
-        from simcse_tf.models.saved import save_encoder
+        from simcse_tf.formats.encoders import save_encoder
 
         directory = self._encoder(step)
         save_encoder(encoder, directory)
@@ -206,8 +206,8 @@ class RunDirectory:
         if not self._config.is_file():
             raise UserError(f"--resume: {self.path} holds no run (no config.json). Start it without --resume.")
         before = TrainConfig.from_json(self._config.read_text("utf-8"), where=str(self._config))
-        now = essentials(config)
-        for name, old in essentials(before).items():
+        now = fixed_on_resume(config)
+        for name, old in fixed_on_resume(before).items():
             new = now[name]
             if old != new:
                 flag = "--" + name.replace("_", "-")
@@ -230,9 +230,9 @@ class RunDirectory:
             write_whole(self._metrics, "".join(line + "\n" for line in kept))
 
 
-def essentials(config: TrainConfig) -> dict[str, Any]:
+def fixed_on_resume(config: TrainConfig) -> dict[str, Any]:
     """The fields that decide what is computed."""
-    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _FREE}
+    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _FREE_ON_RESUME}
 
 
 def _named(variables: list[Any]) -> Iterator[tuple[str, Any]]:

@@ -19,14 +19,15 @@ from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
-from simcse_tf.models import presets
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.models.encoder import SentenceEncoder
-from simcse_tf.models.losses import InfoNCE, Objective, TripletMargin
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
 from simcse_tf.training import callbacks, compute, fingerprint, replicas
-from simcse_tf.training.checkpoint import Progress, essentials
+from simcse_tf.training.checkpoint import Progress, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
 from simcse_tf.training.plan import Plan, fingerprints, scan_rows, total_steps
+from simcse_tf.training.progress import ProgressBar
 from simcse_tf.training.simcse import SimCSE
 
 OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
@@ -76,7 +77,7 @@ def train(plan: Plan, console: Console) -> Outcome | None:
 
 def _train(plan: Plan, console: Console) -> Outcome | None:
     config, run, is_chief = plan.config, plan.run, plan.cluster.is_chief
-    with replicas.meeting(plan.cluster):
+    with replicas.rendezvous_timeout(plan.cluster):
         strategy = replicas.choose_strategy(config.strategy, plan.cluster)
     replicas.check_batch_size(config.batch_size, strategy)
     config.check_chunks(strategy.num_replicas_in_sync)
@@ -147,7 +148,7 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
         save=(lambda: run.save_state(callbacks.state_variables(model), evaluation.progress)) if is_chief else None,
         workers=workers,
     )
-    bar = callbacks.ProgressBar(start, steps, config.batch_size * plan.source.views, console)
+    bar = ProgressBar(start, steps, config.batch_size * plan.source.views, console)
     console.print(
         f"training {plan.origin.name} on {config.data}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), {dtype}, XLA {'on' if model.jit_compile else 'off'}, "
@@ -185,8 +186,8 @@ def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], ste
     Raises:
         UserError: A worker's flags or data are not the chief's.
     """
-    shown = {"flags": fingerprint.of_text(json.dumps(essentials(plan.config), default=str))} | data
-    rows = workers.tell(step, *(int(value.split()[-1][:15], 16) for value in shown.values()))
+    shown = {"flags": fingerprint.of_text(json.dumps(fixed_on_resume(plan.config), default=str))} | data
+    rows = workers.all_gather(step, *(int(value.split()[-1][:15], 16) for value in shown.values()))
     for i, row in enumerate(rows):
         for name, own, chiefs in zip(shown, row[1:], rows[0, 1:], strict=True):
             if own != chiefs:

@@ -9,7 +9,7 @@ from simcse_tf.config import TrainConfig
 from simcse_tf.data import sources
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
-from simcse_tf.models import presets
+from simcse_tf.formats import presets
 from simcse_tf.training import cluster, fingerprint
 from simcse_tf.training.checkpoint import RunDirectory
 

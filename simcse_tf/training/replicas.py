@@ -142,7 +142,7 @@ class Workers:
 
         self._gather = gather
 
-    def tell(self, *numbers: int) -> np.ndarray:
+    def all_gather(self, *numbers: int) -> np.ndarray:
         """Tells all workers these numbers and hears theirs; all must call it, and it waits until they do.
 
         Args:
@@ -156,7 +156,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def meeting(cluster: Cluster, seconds: int = 600):
+def rendezvous_timeout(cluster: Cluster, seconds: int = 600):
     """Ends the process if the workers have not met within so much time; TensorFlow would wait for an hour.
 
     Args:
@@ -207,7 +207,7 @@ def gather(x: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(gathered, [None, *x.shape[1:]])
 
 
-def first_row(rows: tf.Tensor | int) -> tf.Tensor | int:
+def row_offset(rows: tf.Tensor | int) -> tf.Tensor | int:
     """Where this replica's rows begin among the gathered ones, given that every replica has as many."""
     context = tf.distribute.get_replica_context()
     return 0 if context.num_replicas_in_sync == 1 else context.replica_id_in_sync_group * rows

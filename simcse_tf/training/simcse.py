@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks
 from simcse_tf.models.encoder import SentenceEncoder
-from simcse_tf.models.losses import InfoNCE, Objective, Views, count_false_negatives
+from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives
 from simcse_tf.training import gradcache, replicas
 
 
@@ -26,7 +26,7 @@ class SimCSE(replicas.Model):
 
     Args:
         encoder: The encoder to train.
-        objective: `(own: Views, everyone: Views, first) -> (n,)` losses; see `simcse_tf.models.losses`.
+        objective: `(local: Views, gathered: Views, row_offset) -> (n,)` losses; see `simcse_tf.models.objectives`.
         dropout_masks: `same` encodes every view of a batch (with `chunk_size`, of a chunk) under the same masks, in one
             pass per view; for the ablation.
         chunk_size: Rows of a replica that training encodes at once; divides its share of the batch. None: all of them.
@@ -135,12 +135,12 @@ class SimCSE(replicas.Model):
 
     def _compare(self, vectors: tf.Tensor, text_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """This replica's share of the mean loss over the global batch and of the false negatives: scalars."""
-        own = Views(vectors, text_ids)
-        everyone = Views(*(replicas.gather(x) for x in own))
+        local = Views(vectors, text_ids)
+        gathered = Views(*(replicas.gather(x) for x in local))
         rows = tf.shape(vectors)[0]
-        losses = self.objective(own, everyone, replicas.first_row(rows))
+        losses = self.objective(local, gathered, replicas.row_offset(rows))
         loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
-        return {"loss": loss, "false_negatives": count_false_negatives(own, everyone)}
+        return {"loss": loss, "false_negatives": count_false_negatives(local, gathered)}
 
 
 def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def models(tiny_origin, tmp_path_factory) -> Path:
     """A folder as `saved_models/`: `base/1`, then `tiny/1`, which pools in another way."""
     from simcse_tf.config import EncoderConfig
-    from simcse_tf.models.saved import load_encoder
+    from simcse_tf.formats.encoders import load_encoder
 
     root = tmp_path_factory.mktemp("saved_models")
     for name, pooling in (("base", "cls"), ("tiny", "avg")):

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from demo import about, before_after, compare, map, matrix, offer, pictures, rank, text
-from demo.indexes import Indexes
-from demo.models import Registry
-from demo.search import search
+from simcse_tf.demo import about, before_after, compare, map, matrix, offer, pictures, rank, text
+from simcse_tf.demo.indexes import Indexes
+from simcse_tf.demo.models import Registry
+from simcse_tf.demo.search import search
 from simcse_tf.errors import UserError
 
 SENTENCES = ["a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."]
@@ -255,7 +255,7 @@ def test_an_index_that_is_not_there_is_said_to_be(tmp_path, name, message):
 
 def test_old_indexes_are_deleted(registry, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
-    monkeypatch.setattr("demo.indexes._KEPT", 2)
+    monkeypatch.setattr("simcse_tf.demo.indexes._KEPT", 2)
     (tmp_path / "l.txt").write_text("a dog\n", "utf-8")
     indexes = Indexes(tmp_path / "indexes")
     names = [indexes.build(tmp_path / "l.txt", None, registry.model(), silent)[0] for _ in range(3)]
@@ -289,7 +289,7 @@ def test_a_failed_export_of_the_base_encoder_says_why(tmp_path):
 
 def test_help_is_fast_and_imports_neither_gradio_nor_tensorflow():
     code = (
-        "import sys\nfrom demo.__main__ import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n"
+        "import sys\nfrom simcse_tf.demo.__main__ import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n"
         "    assert e.code == 0\nassert not {'gradio', 'tensorflow', 'numpy'} & set(sys.modules), 'heavy'"
     )
     begun = time.perf_counter()
@@ -309,7 +309,7 @@ def test_help_is_fast_and_imports_neither_gradio_nor_tensorflow():
     ],
 )
 def test_a_wrong_flag_is_told_before_anything_starts(flags, message):
-    from demo.__main__ import main
+    from simcse_tf.demo.__main__ import main
 
     with pytest.raises(UserError, match=message):
         main(flags)

@@ -316,7 +316,7 @@ def test_without_a_model_the_page_says_how_to_make_one_and_notices_it(browser, m
 @pytest.mark.slow
 @pytest.mark.usefixtures("minilm")
 def test_the_button_exports_the_base_encoder(browser, tmp_path):
-    from demo.models import BASE
+    from simcse_tf.demo.models import BASE
     from simcse_tf.serving.client import Client
 
     root = tmp_path / "saved_models"

@@ -15,7 +15,7 @@ from mteb.models import EncoderProtocol
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
 from simcse_tf.evaluation.mteb import MtebEncoder
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats.encoders import load_encoder
 
 
 def metadata(name, kind, main_score):

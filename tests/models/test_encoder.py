@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError
-from simcse_tf.models import presets
-from simcse_tf.models.saved import load_encoder, save_encoder
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder, save_encoder
 from tests.conftest import SENTENCES, VOCABULARY
 
 BATCH = {
@@ -91,7 +91,9 @@ class TestEncode:
 
     def test_bytes_that_are_no_utf8_give_a_finite_vector(self, tiny_origin):
         encoder = load_encoder(tiny_origin, EncoderConfig("cls", "none"))
-        vectors = tf.function(encoder.embed)(tf.constant([b"\xff\xfe dog", b"", b"a\x00b", "\U0001f600".encode()]))
+        vectors = tf.function(encoder.encode_tensor)(
+            tf.constant([b"\xff\xfe dog", b"", b"a\x00b", "\U0001f600".encode()])
+        )
         assert np.isfinite(vectors).all()
 
 

@@ -158,7 +158,7 @@ class TestDropout:
 
 class TestFallback:
     def test_what_it_does_not_know_is_computed_by_keras_hub_and_said(self, tiny_origin, caplog):
-        from simcse_tf.models import presets
+        from simcse_tf.formats import presets
 
         made, tokenizer = presets.load(tiny_origin, dropout=0.0)
         usual = SentenceEncoder(made, tokenizer, EncoderConfig("avg", "none"))
@@ -174,4 +174,4 @@ class TestFallback:
 
     def test_other_backbones_are_named(self):
         other = models.AlbertBackbone(40, 2, 2, 4, 8, 12, max_sequence_length=9)
-        assert "AlbertBackbone" in str(packed.why_not(other))
+        assert "AlbertBackbone" in str(packed.unsupported_reason(other))

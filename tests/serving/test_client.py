@@ -192,7 +192,7 @@ class TestServerTrouble:
         class Changing:
             name = "changing"
 
-            def embed(self, texts):
+            def encode_batch(self, texts):
                 vectors = disk.encode(texts)
                 return vectors if len(texts) == len(client_module.PROBES) else vectors[:, :-1]
 

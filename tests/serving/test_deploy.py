@@ -31,7 +31,7 @@ def test_the_health_check_tells_a_served_model_from_none(server):
 
 
 def test_both_manifests_serve_the_oldest_supported_image_with_the_same_flags():
-    from simcse_tf.serving import served_ops
+    from simcse_tf.formats import served_ops
 
     image = f"tensorflow/serving:{served_ops.TARGETS[served_ops.OLDEST].tensorflow}"
     deployment, service = yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text("utf-8"))

@@ -41,7 +41,7 @@ class Words:
     def __init__(self, power=1.0):
         self._power = power
 
-    def embed(self, texts):
+    def encode_batch(self, texts):
         counts = np.array(
             [[1 + text.lower().count(c) ** self._power for c in "aeioudrst"] for text in texts], "float32"
         )

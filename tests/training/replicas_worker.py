@@ -12,8 +12,8 @@ import tensorflow as tf
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import sources
 from simcse_tf.data.pipeline import Feed, token_batches
-from simcse_tf.models import presets
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.training import loop
 from simcse_tf.training.simcse import SimCSE
 

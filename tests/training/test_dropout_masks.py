@@ -10,8 +10,8 @@ from simcse_tf.config import EncoderConfig
 from simcse_tf.data import sources
 from simcse_tf.data.pipeline import Feed, token_batches
 from simcse_tf.errors import UserError
-from simcse_tf.models.losses import InfoNCE
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.models.objectives import InfoNCE
 from simcse_tf.training.simcse import SimCSE
 
 

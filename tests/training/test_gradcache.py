@@ -10,12 +10,12 @@ import tensorflow as tf
 from simcse_tf import train
 from simcse_tf.config import EncoderConfig, TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.models.losses import InfoNCE, TripletMargin, Views, count_false_negatives
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.models.objectives import InfoNCE, TripletMargin, Views, count_false_negatives
 from simcse_tf.training import gradcache
 from simcse_tf.training.simcse import SimCSE
 from tests.conftest import SENTENCES, VOCABULARY
-from tests.models.test_losses import numpy_info_nce
+from tests.models.test_objectives import numpy_info_nce
 
 ROWS, LENGTH = 8, 12
 

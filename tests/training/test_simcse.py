@@ -6,11 +6,11 @@ import tensorflow as tf
 from simcse_tf.config import EncoderConfig
 from simcse_tf.data import sources
 from simcse_tf.data.pipeline import Feed, token_batches
+from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.models import packed
-from simcse_tf.models.losses import InfoNCE, TripletMargin
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.models.objectives import InfoNCE, TripletMargin
 from simcse_tf.training.simcse import SimCSE
-from tests.models.test_losses import numpy_info_nce
+from tests.models.test_objectives import numpy_info_nce
 
 
 def batches(path, tokenizer, batch_size=8):
@@ -121,7 +121,7 @@ def test_the_hot_path_has_the_loss_curve_of_keras_hubs_own_forward(tiny_origin, 
         return simcse.fit(data, epochs=12, steps_per_epoch=1, verbose=0, shuffle=False).history["loss"]
 
     hot = losses()
-    monkeypatch.setattr(packed, "why_not", lambda backbone: "the test wants the other one")
+    monkeypatch.setattr(packed, "unsupported_reason", lambda backbone: "the test wants the other one")
     np.testing.assert_allclose(hot, losses(), atol=1e-4)
     assert hot[-1] < hot[0] - 0.1
 

@@ -10,8 +10,8 @@ import pytest
 from simcse_tf import train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.models import presets
-from simcse_tf.models.saved import load_encoder
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.serving.client import Client
 from simcse_tf.training.callbacks import Evaluation, NonFiniteLossError
 

@@ -1,0 +1,1 @@
+"""The Gradio page: similarity to explore. `python -m demo`."""

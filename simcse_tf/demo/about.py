@@ -1,0 +1,40 @@
+"""About: the card of the model that is chosen."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+
+from simcse_tf.demo.models import Registry
+from simcse_tf.errors import UserError
+
+_CARD = "README.md"
+
+
+def card(registry: Registry, key: str | None) -> str:
+    """A model's card as Markdown; what is known of it where it has none.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    if not key:
+        return "No model yet."
+    directory = registry.directory(key)
+    if directory is None:
+        return f"# {key}\n\nServed by TF Serving; its card is with the files there."
+    version = f"Version {directory.name} of `{directory.parent.name}`, written {_written(directory)}."
+    try:
+        found = (directory / _CARD).read_text("utf-8")
+    except FileNotFoundError:
+        return f"# {key}\n\n{version}\n\nIt has no card: it was exported before cards were written. Export it again."
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{directory / _CARD}: cannot be read ({e}). Export the model again.") from e
+    # The head between the two lines of dashes is for programs.
+    found = re.sub(r"\A---\n.*?\n---\n", "", found, flags=re.DOTALL)
+    return f"{found}\n\n{version}"
+
+
+def _written(directory: Path) -> str:
+    stamp = (directory / "saved_model.pb").stat().st_mtime
+    return datetime.fromtimestamp(stamp, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,203 @@
+"""The models at hand: versions under `saved_models/` and TF Serving addresses; each loaded once, when first used."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from simcse_tf.errors import UserError, did_you_mean
+from simcse_tf.evaluation import pairs
+from simcse_tf.serving.client import Client
+
+# Models kept in memory; the one that was not used for the longest time goes first.
+_KEPT = 8
+BASE = "base"
+
+
+class Reference(NamedTuple):
+    """What this model gives for pairs whose answer is known, each sorted: the scale that a score is read on."""
+
+    unrelated: np.ndarray
+    same: np.ndarray
+
+    def band(self, which: str) -> tuple[float, float]:
+        """Where nine in ten pairs fall."""
+        low, high = np.quantile(getattr(self, which), [0.05, 0.95])
+        return float(low), float(high)
+
+    def share_below(self, which: str, score: float) -> float:
+        """The share of pairs that score lower, 0 to 1."""
+        scores = getattr(self, which)
+        return float(np.searchsorted(scores, score)) / len(scores)
+
+
+class Model:
+    """A loaded model.
+
+    Args:
+        key: Its name on the page, `quickstart/2` or an address.
+        where: Its directory or address.
+    """
+
+    def __init__(self, key: str, where: str):
+        self.key = key
+        self.client = Client(where)
+        self._lock = threading.Lock()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length."""
+        return self.client.encode(list(texts))
+
+    def reference(self) -> Reference:
+        """The model's scale, measured on bundled pairs when first asked for."""
+        with self._lock:
+            return self._reference
+
+    @cached_property
+    def _reference(self) -> Reference:
+        known = pairs.bundled()
+        positive = np.flatnonzero(known.gold > 4)
+        a = self.encode([known.a[i] for i in positive])
+        b = self.encode([known.b[i] for i in positive])
+        scores = a @ b.T
+        # A sentence with the partners of others: those pairs have nothing to do with each other.
+        unrelated = scores[~np.eye(len(scores), dtype=bool)]
+        return Reference(np.sort(unrelated), np.sort(np.diag(scores)))
+
+    def borrow(self) -> Client:
+        """A client of its own over the same loaded model, for an index of its own."""
+        return Client(_Borrowed(self))
+
+
+class _Borrowed:
+    def __init__(self, model: Model):
+        self.name = model.client.name
+        self._client = model.client
+
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
+        return self._client.encode(texts, batch_size=max(1, len(texts)))
+
+
+class _Version(NamedTuple):
+    where: str
+    # When it was written: a version may be replaced under its number.
+    stamp: int
+
+
+class Registry:
+    """Finds models anew at every look, loads each once.
+
+    Args:
+        root: `saved_models/`; need not exist yet.
+        addresses: Models behind TF Serving.
+    """
+
+    def __init__(self, root: Path, addresses: Sequence[str] = ()):
+        self.root = root
+        self._addresses = tuple(addresses)
+        self._loaded: OrderedDict[tuple[str, _Version], Model] = OrderedDict()
+        self._loading: dict[tuple[str, _Version], threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def keys(self) -> list[str]:
+        """Every model: addresses, then the others, last written first, each with its newest version first."""
+        found = self._find()
+        newest: dict[str, int] = {}
+        for key, version in found.items():
+            name = _name(key)
+            newest[name] = max(newest.get(name, 0), version.stamp)
+        # The base encoder is there to compare with.
+        return sorted(
+            found,
+            key=lambda key: (
+                key not in self._addresses,
+                _name(key) == BASE,
+                -newest[_name(key)],
+                _name(key),
+                -_number(key),
+            ),
+        )
+
+    def newest(self) -> list[str]:
+        """The newest version of each model, in the order of `keys`."""
+        first: dict[str, str] = {}
+        for key in self.keys():
+            first.setdefault(_name(key), key)
+        return list(first.values())
+
+    def directory(self, key: str) -> Path | None:
+        """Where a version is on disk; None for an address.
+
+        Raises:
+            UserError: There is no such model.
+        """
+        where = self._version(key).where
+        return None if key in self._addresses else Path(where)
+
+    def model(self, key: str | None = None) -> Model:
+        """Loads a model, or gives the one already loaded.
+
+        Args:
+            key: One of `keys`, or a name whose newest version is meant; by default the first.
+
+        Raises:
+            UserError: There is no such model, or it cannot be loaded.
+        """
+        if not key:
+            keys = self.keys()
+            if not keys:
+                raise UserError(
+                    f"no model in {self.root} yet. Make one with `make train`, or export the base encoder: "
+                    f"python -m simcse_tf.export minilm --to {self.root / BASE}"
+                )
+            key = keys[0]
+        if not isinstance(key, str):
+            raise UserError(f"model: expected a name, not {type(key).__name__}.")
+        key = next((k for k in self.newest() if _name(k) == key), key)
+        entry = (key, self._version(key))
+        with self._lock:
+            loading = self._loading.setdefault(entry, threading.Lock())
+        with loading:
+            with self._lock:
+                if entry in self._loaded:
+                    self._loaded.move_to_end(entry)
+                    return self._loaded[entry]
+            model = Model(key, entry[1].where)
+            with self._lock:
+                self._loaded[entry] = model
+                while len(self._loaded) > _KEPT:
+                    gone, _ = self._loaded.popitem(last=False)
+                    self._loading.pop(gone, None)
+            return model
+
+    def _version(self, key: str) -> _Version:
+        found = self._find()
+        if key not in found:
+            raise UserError(
+                f"no model '{key:.100}'. {did_you_mean(key[:100], found) if found else 'There are none yet.'}"
+            )
+        return found[key]
+
+    def _find(self) -> dict[str, _Version]:
+        found = {address: _Version(address, 0) for address in self._addresses}
+        for graph in self.root.glob("*/*/saved_model.pb"):
+            directory = graph.parent
+            # A version that is being written has another name until it is whole.
+            if directory.name.isdecimal():
+                key = f"{directory.parent.name}/{directory.name}"
+                found[key] = _Version(str(directory), graph.stat().st_mtime_ns)
+        return found
+
+
+def _name(key: str) -> str:
+    return key if "://" in key else key.rsplit("/", 1)[0]
+
+
+def _number(key: str) -> int:
+    return 0 if "://" in key else int(key.rsplit("/", 1)[1])

@@ -1,0 +1,171 @@
+"""The page's pictures, as HTML and SVG that follow the page's colours. Every text in them is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from simcse_tf.demo.models import Reference
+from simcse_tf.demo.text import escape, shorten
+
+_LOWEST = -0.2  # the scale's left end; unrelated pairs of these models lie above it
+_WIDTH, _HEIGHT, _MARGIN = 1000, 680, 20
+_CLASSES = 10
+_MARK_WIDTH = 0.17  # of a sentence on the dial, in radians
+
+
+def scale(score: float, reference: Reference) -> str:
+    """One score on the model's own scale: where unrelated pairs and pairs of the same meaning fall."""
+    bands = ""
+    for which in ("unrelated", "same"):
+        left, right = (_percent(end) for end in reference.band(which))
+        bands += f'<div class="band {which}" style="left:{left:.1f}%;width:{right - left:.1f}%"></div>'
+    ticks = "".join(f'<span style="left:{_percent(t):.1f}%">{t:g}</span>' for t in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    mark = f'<div class="mark" style="left:{_percent(score):.1f}%"></div>'
+    return (
+        f'<div class="scale" role="img" aria-label="score {score:.3f} on a scale to 1">{bands}{mark}</div>'
+        f'<div class="ticks" aria-hidden="true">{ticks}</div>'
+    )
+
+
+def verdict(score: float, reference: Reference) -> str:
+    """The score against pairs whose answer is known, in words."""
+    unrelated = reference.share_below("unrelated", score)
+    same = reference.share_below("same", score)
+    return f"Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same in meaning."
+
+
+def legend() -> str:
+    """What the bands of `scale` are."""
+    return (
+        '<p class="legend"><span class="key unrelated"></span>nine in ten unrelated pairs '
+        '<span class="key same"></span>nine in ten pairs of the same meaning '
+        "(both measured with this model on the bundled pairs)</p>"
+    )
+
+
+def bars(rows: Sequence[tuple[str, float]]) -> str:
+    """A table of texts with their scores as bars, in the order given."""
+    body = "".join(
+        f'<tr><td class="n">{rank}</td><td class="t">{escape(text)}</td><td class="s">{score:.3f}</td>'
+        f'<td class="b"><div style="width:{max(0.0, score) * 100:.1f}%"></div></td></tr>'
+        for rank, (text, score) in enumerate(rows, 1)
+    )
+    head = '<tr><th>#</th><th>sentence</th><th>score</th><th aria-hidden="true"></th></tr>'
+    return f'<table class="bars"><thead>{head}</thead><tbody>{body}</tbody></table>'
+
+
+def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
+    """A table of cells coloured by score; `map.js` tells the cell under the pointer or the arrow keys.
+
+    Args:
+        sentences: `n` of them, in the order of rows and columns.
+        scores: `(n, n)` cosines.
+    """
+    numbers = len(sentences) <= 12
+    body = []
+    for i, sentence in enumerate(sentences):
+        cells = "".join(
+            f'<td data-r="{i + 1}" data-c="{j + 1}" data-s="{s:.3f}" style="--p:{max(0.0, s) * 100:.0f}%"'
+            f' class="{"hot" if s > 0.55 else ""}">{f"{round(s, 2) + 0.0:.2f}" if numbers else ""}</td>'
+            for j, s in enumerate(scores[i])
+        )
+        body.append(
+            f'<tr><th scope="row" title="{escape(sentence)}"><b>{i + 1}</b> {escape(sentence)}</th>{cells}</tr>'
+        )
+    columns = "".join(f"<th>{j + 1}</th>" for j in range(len(sentences)))
+    return (
+        f'<div class="told" aria-live="polite">Point at a cell, or press Tab and the arrow keys.</div>'
+        f'<div class="heat" tabindex="0" role="group" aria-label="similarity of every pair, arrow keys move"><table>'
+        f"<thead><tr><td></td>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], names: Sequence[str]) -> str:
+    """Sentences in the plane; `map.js` adds hover, zoom, arrow keys and click.
+
+    Args:
+        points: `(n, 2)`, any range.
+        texts: `n` sentences.
+        groups: `n` indices into `names`, which decide the colour.
+        names: What the colours mean; beyond ten they share the last one.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    placed = (points - low) / span * [_WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN] + _MARGIN
+    radius = 9 if len(points) <= 100 else 6 if len(points) <= 1000 else 4
+    circles = "".join(
+        f'<circle cx="{x:.1f}" cy="{_HEIGHT - y:.1f}" r="{radius}" class="c{min(g, _CLASSES - 1)}" data-i="{i}" '
+        f'data-t="{escape(shorten(text, 200))}"/>'
+        for i, ((x, y), text, g) in enumerate(zip(placed, texts, groups, strict=True))
+    )
+    keys = "".join(
+        f'<span class="entry"><i class="c{min(i, _CLASSES - 1)}"></i>{escape(shorten(name, 40))}</span>'
+        for i, name in enumerate(names)
+    )
+    return (
+        '<div class="told" aria-live="polite">Point at a dot to read it, click it for its neighbours; '
+        "or press Tab, the arrow keys and Enter.</div>"
+        '<div class="zoom"><button type="button" data-z="0.8" aria-label="zoom in">+</button>'
+        '<button type="button" data-z="1.25" aria-label="zoom out">&minus;</button>'
+        '<button type="button" data-z="0" aria-label="whole map">whole map</button></div>'
+        f'<svg class="map" viewBox="0 0 {_WIDTH} {_HEIGHT}" data-whole="0 0 {_WIDTH} {_HEIGHT}" tabindex="0" '
+        f'role="application" aria-label="map of {len(texts)} sentences">{circles}</svg>'
+        f'<p class="legend">{keys}</p>'
+    )
+
+
+def histogram(reference: Reference, *, bins: int = 48) -> str:
+    """How the scores of unrelated pairs and of pairs of the same meaning spread, each filling the same area."""
+    edges = np.linspace(_LOWEST, 1.0, bins + 1)
+    shapes = []
+    for which in ("unrelated", "same"):
+        counts = np.histogram(np.clip(getattr(reference, which), _LOWEST, 1.0), edges)[0]
+        shapes.append((which, counts / counts.sum()))
+    tallest = max(float(shares.max()) for _, shares in shapes)
+    width = 600 / bins
+    rectangles = "".join(
+        f'<rect class="{which}" x="{i * width:.1f}" y="{160 - share / tallest * 150:.1f}" width="{width:.1f}" '
+        f'height="{share / tallest * 150:.1f}"/>'
+        for which, shares in shapes
+        for i, share in enumerate(shares)
+        if share
+    )
+    ticks = "".join(f'<span style="left:{_percent(t):.1f}%">{t:g}</span>' for t in (0.0, 0.5, 1.0))
+    return (
+        '<svg class="histogram" viewBox="0 0 600 162" preserveAspectRatio="none" role="img" '
+        f'aria-label="histogram of similarities">{rectangles}<line x1="0" x2="600" y1="160" y2="160"/></svg>'
+        f'<div class="ticks" aria-hidden="true">{ticks}</div>'
+    )
+
+
+def dial(scores: Sequence[tuple[str, str, float]]) -> str:
+    """Sentences at the angle that they have with the anchor, which is at the right end: near in meaning, near in angle.
+
+    Args:
+        scores: Label, class (`same` or `unrelated`) and cosine of each.
+    """
+    marks, taken = [], []
+    for label, which, score in sorted(scores, key=lambda mark: -mark[2]):
+        angle = math.acos(max(-1.0, min(1.0, score)))
+        # Sentences at almost the same angle stand one behind the other.
+        row = sum(1 for other in taken if abs(other - angle) < _MARK_WIDTH) % 3
+        taken.append(angle)
+        x, y = (130 + 24 * row) * math.cos(angle), (130 + 24 * row) * math.sin(angle)
+        marks.append(
+            f'<line class="{which}" x1="190" y1="200" x2="{190 + x:.1f}" y2="{200 - y:.1f}"/>'
+            f'<circle class="{which}" cx="{190 + x:.1f}" cy="{200 - y:.1f}" r="11"/>'
+            f'<text x="{190 + x:.1f}" y="{204.5 - y:.1f}">{escape(label)}</text>'
+        )
+    return (
+        '<svg class="dial" viewBox="0 0 380 214" role="img" aria-label="angles to the anchor">'
+        '<path class="arc" d="M60 200 A130 130 0 0 1 320 200"/><line class="arc" x1="60" x2="320" y1="200" y2="200"/>'
+        f'{"".join(marks)}<circle class="anchor" cx="320" cy="200" r="7"/></svg>'
+    )
+
+
+def _percent(score: float) -> float:
+    """A score's place on the scale, in percent from its left end."""
+    return (min(1.0, max(_LOWEST, score)) - _LOWEST) / (1.0 - _LOWEST) * 100

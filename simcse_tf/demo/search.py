@@ -1,0 +1,110 @@
+"""Search: a file becomes an index, which is asked."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from simcse_tf.demo import pictures, text
+from simcse_tf.demo.indexes import Indexes
+from simcse_tf.demo.page import SLOW, Page, api_errors, page_errors
+from simcse_tf.errors import UserError
+
+_MOST = 100
+
+
+def search(
+    indexes: Indexes, query: str, index: str | None, top_k: int = 10, threshold: float = -1.0
+) -> list[dict[str, Any]]:
+    """The sentences of an index that are nearest to a query, best first.
+
+    Raises:
+        UserError: An empty or too long query, no such index, or a number out of range.
+    """
+    query = text.sentence(query, "The query")
+    if not isinstance(top_k, int) or not 1 <= top_k <= _MOST:
+        raise UserError(f"top_k {top_k}: expected a whole number from 1 to {_MOST}.")
+    if not isinstance(threshold, int | float):
+        raise UserError(f"threshold {threshold}: expected a number from -1 to 1.")
+    client = indexes.get(index).client
+    found: Any = client.search(query, top_k=top_k, threshold=threshold)
+    return [{"rank": rank, "sentence": sentence, "score": score} for rank, (sentence, score) in enumerate(found, 1)]
+
+
+def build(page: Page, indexes: Indexes) -> None:
+    """Adds the tab and its endpoints."""
+    registry = page.registry
+    file = gr.File(
+        label=f"A file (.txt with a sentence a line, .csv, .tsv, .jsonl), at most {text.MAX_INDEX:,} lines",
+        file_types=text.SUFFIXES,
+        type="filepath",
+        height=150,
+        elem_id="search-file",
+    )
+    column = gr.Dropdown([], label="text column", visible=False, elem_id="search-column")
+    make = gr.Button("Build the index", elem_id="search-build")
+    status = page.picture(elem_id="search-status")
+    index = gr.Textbox(visible=False, elem_id="search-index")
+    with gr.Row():
+        query = gr.Textbox(
+            label="Query", placeholder="What do you look for?", scale=4, min_width=280, elem_id="search-query"
+        )
+        top_k = gr.Slider(1, _MOST, value=10, step=1, label="answers", scale=1, min_width=200, elem_id="search-top")
+    run = gr.Button("Search", variant="primary", elem_id="search-run")
+    result = page.picture(elem_id="search-result")
+    with gr.Accordion("Take it away", open=False):
+        gr.Markdown(
+            "The vectors as a NumPy file, a row per sentence, and the index as `simcse_tf`'s `Client.load_index` "
+            "opens it with the same model."
+        )
+        prepare = gr.Button("Prepare the files", elem_id="search-prepare")
+        files = gr.File(label="downloads", file_count="multiple", interactive=False, elem_id="search-downloads")
+
+    def describe(path: str | None) -> Any:
+        names = text.columns(path) if path else []
+        guessed = text.guess_column(path, names) if path else None
+        return gr.update(choices=names, value=guessed, visible=len(names) > 1)
+
+    file.change(page_errors(describe), [file], [column], api_visibility="private")
+
+    def index_file(
+        file: str | None,
+        column: str | None,
+        model: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands it over
+    ) -> tuple[str, str]:
+        """Makes an uploaded file searchable; the second answer is the index's name, for /search."""
+        if not file:
+            raise UserError("No file yet. Upload one first.")
+        begun = time.perf_counter()
+
+        def tell(done: int, total: int) -> None:
+            progress((done, total), desc=f"encoded {done:,} of {total:,} sentences", unit="sentences")
+
+        name, built = indexes.build(Path(file), column or None, registry.model(model), tell)
+        took = time.perf_counter() - begun
+        where = f"{built.lines:,} sentences of {text.escape(built.file)} with {text.escape(built.model)}"
+        return f"<p>Index of {where}: ready after {took:.1f} s.</p>", name
+
+    make.click(page_errors(index_file), [file, column, page.model], [status, index], api_name="index", **SLOW)
+
+    def show(query: str, index: str, top_k: int) -> str:
+        begun = time.perf_counter()
+        rows = search(indexes, query, index, int(top_k))
+        took = (time.perf_counter() - begun) * 1000
+        table = pictures.bars([(row["sentence"], row["score"]) for row in rows])
+        return f'{table}<p class="legend">{took:.0f} ms, encoding the query included</p>'
+
+    page.run(
+        "search", [run.click, query.submit], show, [query, index, top_k], [result], {"query": query, "index": index}
+    )
+    prepare.click(page_errors(indexes.downloads), [index], [files], api_visibility="private", **SLOW)
+
+    def endpoint(query: str, index: str, top_k: int = 10, threshold: float = -1.0) -> list[dict]:
+        """The sentences of an index that /index built, nearest first."""
+        return search(indexes, query, index, top_k, threshold)
+
+    gr.api(api_errors(endpoint), api_name="search")

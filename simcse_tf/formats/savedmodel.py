@@ -1,0 +1,126 @@
+"""The SavedModel: strings in, unit vectors out, laid out and checked as TF Serving wants it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simcse_tf.data import sources
+from simcse_tf.data.tokenization import is_byte_level, tokenize
+from simcse_tf.errors import UserError
+from simcse_tf.files import whole_directory
+from simcse_tf.formats import card, served_ops, server_files
+from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.models.packed import Snapshot
+from simcse_tf.serving.versions import next_version
+
+# Largest difference, number by number, between the exported and the live model.
+_TOLERANCE = 1e-5
+_ODD = ["", " ", "\U0001f600 caf\u00e9 na\u00efve \u65e5\u672c\u8a9e", "word " * 2000, "a\x00b"]
+
+
+def export(
+    encoder: SentenceEncoder, to: Path, *, source: str = "", target: served_ops.Target = served_ops.OLDEST
+) -> Path:
+    """Writes an encoder as a SavedModel at `to/<next version>/`.
+
+    Signatures: `serving_default`: `text` string `[None]` -> `embedding` float32 `[None, dim]`, unit length;
+    `similarity`: `text_a`, `text_b` string `[None]` -> `score` float32 `[None]`, the cosine; `tokens`: `text` string
+    `[None]` -> `token_ids`, `padding_mask` int32 `[None, None]`, what the encoder saw.
+
+    The version appears only after the server's operations were checked, and it was loaded in a fresh process through
+    the v1 Session loader (TF Serving's way) and gave the same embeddings as the live encoder on 21 sentences. Beside
+    it: warm-up requests, a model card, and files for the server's configuration.
+
+    Args:
+        encoder: The encoder.
+        to: The model's directory, e.g. `saved_models/quickstart`.
+        source: Where the encoder comes from, for the model card: a run directory, or a preset's name or directory.
+        target: The oldest tensorflow/serving that has to load it.
+
+    Returns:
+        The version's directory.
+
+    Raises:
+        UserError: `to` cannot be written, the server lacks an operation, or the exported model differs from the live
+            one.
+    """
+    version = next_version(to)
+    try:
+        with whole_directory(version) as directory:
+            _write(encoder, directory)
+            served_ops.check(directory, target)
+            texts = _sentences(16)
+            server_files.write_warmup(directory, to.name, texts)
+            card.write(encoder, directory, name=to.name, source=source)
+            _check(encoder, directory, texts + _ODD)
+        server_files.write_configuration(to)
+    except OSError as e:
+        raise UserError(f"{version}: cannot be written ({e}). Choose another directory or free some space.") from e
+    return version
+
+
+def _write(encoder: SentenceEncoder, directory: Path) -> None:
+    text = [tf.TensorSpec([None], tf.string, name="text")]
+    snapshot = Snapshot()
+    # One function for both signatures.
+    encode = tf.function(lambda text: encoder.encode_tensor(text, snapshot), input_signature=text, autograph=False)
+
+    def serve(text):
+        return {"embedding": encode(text)}
+
+    def similarity(text_a, text_b):
+        rows = tf.shape(text_a)[0]
+        # One pass for both sides: half the operations to start up.
+        vectors = encode(tf.concat([text_a, text_b], axis=0))
+        return {"score": tf.reduce_sum(vectors[:rows] * vectors[rows:], axis=1)}
+
+    def tokens(text):
+        return tokenize(encoder.tokenizer, text, max_length=encoder.max_length)
+
+    # ExportArchive, because what tf.saved_model.save writes for Keras layers does not load in the v1 Session loader.
+    archive = keras.export.ExportArchive()
+    archive.track(snapshot)
+    if not is_byte_level(encoder.tokenizer):
+        # A byte-level one is left out: keras-hub's has tables that nothing here reads, and one that grows. The archive
+        # finds variables by itself, and wants to hear that a layer without any is built.
+        encoder.tokenizer.built = True
+        archive.track(encoder.tokenizer)
+    archive.add_endpoint("serving_default", serve, input_signature=text)
+    pair = [tf.TensorSpec([None], tf.string, name=name) for name in ("text_a", "text_b")]
+    archive.add_endpoint("similarity", similarity, input_signature=pair)
+    archive.add_endpoint("tokens", tokens, input_signature=text)
+    archive.write_out(str(directory), verbose=False)
+
+
+def _check(encoder: SentenceEncoder, directory: Path, texts: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("session_check.py")), str(directory)],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise UserError(
+            f"the exported model does not load in a fresh process as TF Serving would load it:\n{done.stderr[-2000:]}"
+        )
+    answers = json.loads(done.stdout)
+    difference = np.abs(np.array(answers["embedding"]) - encoder.encode(texts)).max()
+    difference = max(difference, np.abs(np.array(answers["score"]) - 1).max())
+    if not difference <= _TOLERANCE or answers["none"] != []:
+        raise UserError(
+            f"the exported model differs from the live one by {difference:.2e} (allowed: {_TOLERANCE:.0e}); it was not "
+            "exported."
+        )
+
+
+def _sentences(count: int) -> list[str]:
+    rows = sources.open_source("bundled").rows()
+    return [row[0] for row, _ in zip(rows, range(count), strict=False)]

@@ -1,0 +1,40 @@
+"""Runs a SavedModel as TF Serving would: the v1 Session loader, in a process that knows nothing of Keras.
+
+Called as a script by `simcse_tf.formats.savedmodel`: `python session_check.py DIRECTORY < texts.json > answers.json`.
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the parent may hold the GPU
+
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
+
+
+def run(directory: str, texts: list[str]) -> dict[str, list]:
+    """Feeds texts to every signature.
+
+    Returns:
+        `embedding` of the texts; the same for a batch of `none`; `score` of each text with itself; `token_ids`.
+    """
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        model = tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
+
+        def ask(signature, output, texts):
+            definition = model.signature_def[signature]
+            feed = {tensor.name: [text.encode() for text in texts] for tensor in definition.inputs.values()}
+            return session.run(definition.outputs[output].name, feed).tolist()
+
+        return {
+            "embedding": ask("serving_default", "embedding", texts),
+            "none": ask("serving_default", "embedding", []),
+            "score": ask("similarity", "score", texts),
+            "token_ids": ask("tokens", "token_ids", texts),
+        }
+
+
+if __name__ == "__main__":
+    json.dump(run(sys.argv[1], json.load(sys.stdin)), sys.stdout)

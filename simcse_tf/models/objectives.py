@@ -1,0 +1,190 @@
+"""The contrastive objectives: pure functions, and thin classes that carry their settings.
+
+Anchors may be a part of the batch and candidates all of it: with replicas, every replica compares its own anchors with
+the candidates gathered from all of them. The functions return one loss per anchor, in float32; dividing by the global
+batch is the caller's business, because only it knows the global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Large enough to vanish in a softmax, small enough for float16 logits made from it to stay finite.
+_MASKED = -1e4
+
+
+def unit(x: tf.Tensor) -> tf.Tensor:
+    """Scales vectors to unit length.
+
+    Args:
+        x: `(..., dim)`, any float type.
+
+    Returns:
+        `(..., dim)` float32. Squared norms are floored at 1e-12, so that a zero vector gives zeros, not NaN.
+    """
+    return tf.math.l2_normalize(tf.cast(x, tf.float32), axis=-1, epsilon=1e-12)
+
+
+def info_nce(
+    anchors: tf.Tensor,
+    positives: tf.Tensor,
+    hard_negatives: tf.Tensor | None = None,
+    *,
+    temperature: float = 0.05,
+    hard_negative_weight: float = 0.0,
+    row_offset: tf.Tensor | int = 0,
+    false_negatives: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Cross-entropy of picking each anchor's own positive among all candidates of the batch.
+
+    For anchor i with its positive in row p = `row_offset` + i::
+
+        -log( exp(cos(a_i, p_p)/t) / ( sum_j exp(cos(a_i, p_j)/t) + sum_j exp(cos(a_i, n_j)/t + w [j = p]) ) )
+
+    Source: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", equations 1, 4, 5 and 8.
+
+    Args:
+        anchors: `(n, dim)` float; scaled to unit length here.
+        positives: `(m, dim)` float, m >= n.
+        hard_negatives: `(m, dim)` float, row j belonging to positive j.
+        temperature: Cosines are divided by it.
+        hard_negative_weight: w above: added to the logit of the anchor's own hard negative; the logarithm of the
+            paper's alpha.
+        row_offset: The row of `positives` that belongs to the first anchor.
+        false_negatives: `(n, m)` bool, or `(n, 2m)` with hard negatives: candidates that say the same as the anchor or
+            its positive. They leave the sum; the anchor's own positive always stays.
+
+    Returns:
+        `(n,)` float32, a loss per anchor.
+    """
+    anchors = unit(anchors)
+    n, m = tf.shape(anchors)[0], tf.shape(positives)[0]
+    own = tf.range(n) + row_offset
+    logits = tf.matmul(anchors, unit(positives), transpose_b=True) / temperature
+    if hard_negatives is not None:
+        hard = tf.matmul(anchors, unit(hard_negatives), transpose_b=True) / temperature
+        logits = tf.concat([logits, hard + hard_negative_weight * tf.one_hot(own, m)], axis=1)
+    if false_negatives is not None:
+        is_own = tf.one_hot(own, tf.shape(logits)[1], True, False)
+        logits = tf.where(false_negatives & ~is_own, _MASKED, logits)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=logits)
+
+
+def triplet_margin(
+    anchors: tf.Tensor, positives: tf.Tensor, hard_negatives: tf.Tensor, *, margin: float = 0.2
+) -> tf.Tensor:
+    """The triplet margin loss over unit vectors: max(0, |a - p|^2 - |a - n|^2 + margin).
+
+    Source: Schroff et al. 2015, "FaceNet", equation 3.
+
+    Args:
+        anchors: `(n, dim)` float; all three are scaled to unit length here.
+        positives: `(n, dim)` float, row i belonging to anchor i.
+        hard_negatives: `(n, dim)` float, row i belonging to anchor i.
+        margin: How much nearer the positive has to be, in squared distance (at most 4 between unit vectors).
+
+    Returns:
+        `(n,)` float32, a loss per anchor.
+    """
+    anchors = unit(anchors)
+    to_positive = tf.reduce_sum(tf.math.squared_difference(anchors, unit(positives)), axis=-1)
+    to_negative = tf.reduce_sum(tf.math.squared_difference(anchors, unit(hard_negatives)), axis=-1)
+    return tf.nn.relu(to_positive - to_negative + margin)
+
+
+class Views(NamedTuple):
+    """A batch after the encoder. View 0 is the anchor, 1 the positive, 2 (where there is one) the hard negative."""
+
+    # `(n, views, dim)` float
+    vectors: tf.Tensor
+    # `(n, views)` int64: equal numbers mean equal texts
+    text_ids: tf.Tensor
+
+
+# `(local, gathered, row_offset)` -> `(n,)` losses; see `InfoNCE.__call__`.
+Objective = Callable[[Views, Views, tf.Tensor | int], tf.Tensor]
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """`info_nce` with its settings; texts that occur twice in a batch are not each other's negatives, unless told."""
+
+    temperature: float = 0.05
+    hard_negative_weight: float = 0.0
+    mask_false_negatives: bool = True
+
+    def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
+        """Compares this replica's anchors with the candidates of all.
+
+        Args:
+            local: `n` rows, views 2 or 3.
+            gathered: `m` rows, those of `local` among them.
+            row_offset: The row of `gathered` where `local` begins.
+
+        Returns:
+            `(n,)` float32, a loss per anchor.
+        """
+        three = local.vectors.shape[1] == 3
+        return info_nce(
+            local.vectors[:, 0],
+            gathered.vectors[:, 1],
+            gathered.vectors[:, 2] if three else None,
+            temperature=self.temperature,
+            hard_negative_weight=self.hard_negative_weight,
+            row_offset=row_offset,
+            false_negatives=same_text(local, gathered) if self.mask_false_negatives else None,
+        )
+
+
+@dataclass(frozen=True)
+class TripletMargin:
+    """`triplet_margin` with its setting."""
+
+    margin: float = 0.2
+
+    def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
+        """As `InfoNCE.__call__`; a triplet needs nobody else's rows. Three views.
+
+        Raises:
+            ValueError: The batch has no hard negatives.
+        """
+        del gathered, row_offset
+        if local.vectors.shape[1] != 3:
+            raise ValueError(
+                f"the triplet loss needs 3 views (with a hard negative), the batch has {local.vectors.shape[1]}"
+            )
+        return triplet_margin(local.vectors[:, 0], local.vectors[:, 1], local.vectors[:, 2], margin=self.margin)
+
+
+def same_text(local: Views, gathered: Views) -> tf.Tensor:
+    """Which candidates are, word for word, the anchor or its positive.
+
+    Args:
+        local: `n` rows.
+        gathered: `m` rows.
+
+    Returns:
+        `(n, m)` bool, or `(n, 2m)` with hard negatives: positives first. Each row's own positive is among them.
+    """
+    candidates = tf.concat(tf.unstack(gathered.text_ids, axis=1)[1:], axis=0)
+    anchors, positives = local.text_ids[:, :1], local.text_ids[:, 1:2]
+    return (anchors == candidates) | (positives == candidates)
+
+
+def count_false_negatives(local: Views, gathered: Views) -> tf.Tensor:
+    """How many of these anchors' negatives are, word for word, the anchor or its positive, each pair counted.
+
+    Args:
+        local: `n` rows.
+        gathered: `m` rows, those of `local` among them.
+
+    Returns:
+        A scalar, float32.
+    """
+    found = tf.reduce_sum(tf.cast(same_text(local, gathered), tf.int32))
+    # Among what `same_text` finds is every anchor's own positive.
+    return tf.cast(found - tf.shape(local.text_ids)[0], tf.float32)

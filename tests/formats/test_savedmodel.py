@@ -1,0 +1,151 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simcse_tf.config import EncoderConfig
+from simcse_tf.data.tokenization import tokenize
+from simcse_tf.errors import UserError
+from simcse_tf.formats import savedmodel, server_files
+from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.serving.client import Client
+from tests.conftest import SENTENCES
+
+# The exports are made once per process.
+pytestmark = pytest.mark.xdist_group("serving")
+
+TEXTS = [*SENTENCES[:5], "", "dog \ud800 \x00 \U0001f600".encode("utf-8", "replace").decode()]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_origin):
+    return load_encoder(tiny_origin, EncoderConfig("avg", "none"))
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    return tf.saved_model.load(str(exported / "1")).signatures
+
+
+def test_odd_strings_in_a_fresh_process_after_the_directories_were_moved(exported_family, tmp_path):
+    moved = []
+    for model_type in ("bert", "roberta"):
+        moved.append(tmp_path / f"moved {model_type}" / "7")
+        shutil.copytree(exported_family(model_type) / "1", moved[-1])
+    worker = Path(__file__).with_name("fuzz_worker.py")
+    command = [sys.executable, worker, "1000", *moved]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1000", "1000"]
+
+
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", *(pytest.param(m, marks=pytest.mark.slow) for m in ("distilbert", "electra"))]
+)
+def test_every_family_is_exported_with_the_live_encoders_numbers(exported_family, model_type):
+    from simcse_tf.formats import presets
+
+    directory = exported_family(model_type)
+    live = load_encoder(presets.locate(str(directory.parent / "sources" / model_type)), EncoderConfig("cls", "none"))
+    client = Client(directory)
+    np.testing.assert_allclose(client.encode(TEXTS), live.encode(TEXTS), atol=1e-5)
+    assert client.encode([]).shape == (0, client.dim)
+
+
+class TestSignatures:
+    def test_any_number_of_texts(self, signatures, encoder):
+        for count in (0, 1, 7):
+            texts = tf.constant(SENTENCES[:count], tf.string, shape=[count])
+            assert signatures["serving_default"](text=texts)["embedding"].shape == (count, 16)
+            assert signatures["similarity"](text_a=texts, text_b=texts)["score"].shape == (count,)
+            assert signatures["tokens"](text=texts)["token_ids"].shape[0] == count
+
+    def test_similarity_is_the_cosine(self, signatures, encoder):
+        a, b = SENTENCES[:6], SENTENCES[30:36]
+        score = signatures["similarity"](text_a=tf.constant(a), text_b=tf.constant(b))["score"]
+        np.testing.assert_allclose(score, (encoder.encode(a) * encoder.encode(b)).sum(axis=1), atol=1e-5)
+
+    def test_tokens_are_what_the_encoder_saw(self, signatures, encoder):
+        run = tf.function(lambda text: tokenize(encoder.tokenizer, text, max_length=encoder.max_length))
+        expected = run(tf.constant([*TEXTS, "dog " * 500]))
+        found = signatures["tokens"](text=tf.constant([*TEXTS, "dog " * 500]))
+        assert set(found) == {"token_ids", "padding_mask"}
+        for name in found:
+            np.testing.assert_array_equal(found[name], expected[name])
+        assert found["token_ids"].shape[1] == encoder.max_length
+
+    def test_what_follows_a_nul_is_read(self, signatures):
+        ids = signatures["tokens"](text=tf.constant([b"a dog\x00 runs", b"a dog runs"]))["token_ids"]
+        np.testing.assert_array_equal(ids[0], ids[1])
+
+
+class TestServerFiles:
+    def test_warm_up_requests_are_read_by_the_published_protos_and_can_be_replayed(self, exported, signatures):
+        log = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="needs tensorflow-serving-api")
+        path = exported / "1" / "assets.extra" / "tf_serving_warmup_requests"
+        records = [log.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(path))]
+        sizes = []
+        for record in records:
+            assert record.WhichOneof("log_type") == "predict_log"
+            request = record.predict_log.request
+            assert request.model_spec.name == "tiny"
+            signature = signatures[request.model_spec.signature_name]
+            inputs = {name: tf.constant(tf.make_ndarray(tensor)) for name, tensor in request.inputs.items()}
+            sizes.append(signature(**inputs)["embedding"].shape[0])
+        assert sizes == [1, 8, 32, 64]
+
+    def test_the_servers_configuration_is_read_by_the_published_protos(self, exported):
+        config = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2", reason="see above")
+        from google.protobuf import text_format
+
+        parsed = text_format.Parse((exported / "models.config").read_text("utf-8"), config.ModelServerConfig())
+        (model,) = parsed.model_config_list.config
+        assert (model.name, model.base_path, model.model_platform) == ("tiny", "/models/tiny", "tensorflow")
+        assert model.model_version_policy.latest.num_versions == 1
+
+    def test_what_people_edited_is_kept(self, tmp_path):
+        server_files.write_configuration(tmp_path)
+        (tmp_path / "models.config").write_text("mine", "utf-8")
+        server_files.write_configuration(tmp_path)
+        assert (tmp_path / "models.config").read_text("utf-8") == "mine"
+        assert "max_batch_size" in (tmp_path / "batching_params.pbtxt").read_text("utf-8")
+
+
+class TestExport:
+    def test_an_operation_that_the_server_lacks_stops_the_export(self, encoder, tmp_path, monkeypatch):
+        import tensorflow_text
+
+        def trim(tokenizer, text, *, max_length):
+            words = tensorflow_text.WhitespaceTokenizer().tokenize(text)
+            (trimmed,) = tensorflow_text.RoundRobinTrimmer(max_length).trim([words])
+            return {"token_ids": tf.strings.to_hash_bucket_fast(trimmed.to_tensor(""), 50)}
+
+        monkeypatch.setattr(savedmodel, "tokenize", trim)
+        with pytest.raises(
+            UserError, match=r"'TFText>RoundRobinTrim', which tensorflow/serving 2\.19 does not know"
+        ) as e:
+            savedmodel.export(encoder, tmp_path / "planted")
+        assert "--target-serving 2.20 has it" in str(e.value)
+        assert list((tmp_path / "planted").iterdir()) == []
+
+    def test_a_difference_from_the_live_model_is_found(self, encoder, exported, monkeypatch):
+        right = encoder.encode
+        monkeypatch.setattr(encoder, "encode", lambda texts: right(texts) + np.float32(1e-3))
+        with pytest.raises(UserError, match=r"differs from the live one by 1\.0\de-03 \(allowed: 1e-05\)"):
+            savedmodel._check(encoder, exported / "1", SENTENCES[:3])
+
+    def test_the_card_tells_where_the_encoder_comes_from(self, exported_family):
+        card = (exported_family("roberta") / "1" / "README.md").read_text("utf-8")
+        for part in (
+            "# roberta\n",
+            "RobertaBackbone",
+            "| pooling | cls |",
+            "| tensorflow | 2.",
+            "Not trained here: `roberta`",
+        ):
+            assert part in card
+        assert "/tmp" not in card
