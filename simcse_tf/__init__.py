@@ -1,41 +1,104 @@
 """SimCSE for Keras 3 and TensorFlow: contrastive sentence embeddings, from text to a served model.
 
-In short::
+Train an encoder as a Keras model::
+
+    import keras
+    from simcse_tf import InfoNCE, SimCSE, STSCallback, bundled_pairs
+
+    model = SimCSE.from_preset("minilm", pooling="avg", objective=InfoNCE(temperature=0.1))
+    model.compile(optimizer=keras.optimizers.AdamW(3e-5))
+    model.fit(texts, batch_size=64, callbacks=[STSCallback(bundled_pairs())])
+    model.encoder.encode(["Text in, unit vector out."])
+
+Use one, wherever it is::
 
     import simcse_tf
 
     model = simcse_tf.load("saved_models/quickstart")
-    model.encode(["A man plays the guitar.", "Someone makes music."])
     model.similarity("A man plays the guitar.", "Someone makes music.")
-    model.build_index("sentences.txt")
-    model.search("Who plays music?")
+
+The names in `__all__` are the public ones. What they mean changes only after one minor release in which the old way
+still works, with a warning. Everything else may change at any time. Each name is imported when it is first used, so
+that `import simcse_tf` takes no time.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simcse_tf.data.sources import open_source
+    from simcse_tf.errors import UserError
+    from simcse_tf.evaluation.pairs import bundled as bundled_pairs
+    from simcse_tf.evaluation.pairs import read_pairs
+    from simcse_tf.evaluation.sts import TASKS as STS_TASKS
+    from simcse_tf.evaluation.sts import load as load_pairs
+    from simcse_tf.evaluation.suite import evaluate_encoder
+    from simcse_tf.evaluation.transfer import TASKS as TRANSFER_TASKS
+    from simcse_tf.loading import load_client as load
+    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
     from simcse_tf.serving.client import Client
+    from simcse_tf.training.callbacks import STSCallback
+    from simcse_tf.training.optimizer import AdamW
+    from simcse_tf.training.simcse import SimCSE
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+__all__ = [
+    "AdamW",
+    "Client",
+    "InfoNCE",
+    "Objective",
+    "STSCallback",
+    "STS_TASKS",
+    "SentenceEncoder",
+    "SimCSE",
+    "TRANSFER_TASKS",
+    "TripletMargin",
+    "UserError",
+    "__version__",
+    "bundled_pairs",
+    "evaluate_encoder",
+    "load",
+    "load_pairs",
+    "open_source",
+    "read_pairs",
+]
+
+# Public name: the module that has it, and its name there.
+_HOME = {
+    "AdamW": ("training.optimizer", "AdamW"),
+    "Client": ("serving.client", "Client"),
+    "InfoNCE": ("models.objectives", "InfoNCE"),
+    "Objective": ("models.objectives", "Objective"),
+    "STSCallback": ("training.callbacks", "STSCallback"),
+    "STS_TASKS": ("evaluation.sts", "TASKS"),
+    "SentenceEncoder": ("models.encoder", "SentenceEncoder"),
+    "SimCSE": ("training.simcse", "SimCSE"),
+    "TRANSFER_TASKS": ("evaluation.transfer", "TASKS"),
+    "TripletMargin": ("models.objectives", "TripletMargin"),
+    "UserError": ("errors", "UserError"),
+    "bundled_pairs": ("evaluation.pairs", "bundled"),
+    "evaluate_encoder": ("evaluation.suite", "evaluate_encoder"),
+    "load": ("loading", "load_client"),
+    "load_pairs": ("evaluation.sts", "load"),
+    "open_source": ("data.sources", "open_source"),
+    "read_pairs": ("evaluation.pairs", "read_pairs"),
+}
 
 
-def load(model: str | Path) -> Client:
-    """Loads a sentence encoder, wherever it is.
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'simcse_tf' has no attribute '{name}'")
+    import importlib
 
-    Args:
-        model: A SavedModel directory, the address of a model in TF Serving (`http://host:8501/v1/models/NAME`,
-            `grpc://host:8500/NAME`), a run directory, a preset name (`minilm`) or a Hugging Face directory.
+    module, attribute = _HOME[name]
+    value = getattr(importlib.import_module(f"simcse_tf.{module}"), attribute)
+    globals()[name] = value
+    return value
 
-    Returns:
-        An object with `encode`, `similarity`, `build_index`, `load_index` and `search`.
 
-    Raises:
-        simcse_tf.errors.UserError: There is no such model, or it cannot be loaded.
-    """
-    # Importing the package must stay cheap: every command does it before it reads its flags.
-    from simcse_tf.loading import load_client
-
-    return load_client(str(model))
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

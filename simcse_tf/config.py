@@ -26,8 +26,8 @@ Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 
 ACCUMULATION_IS_ANOTHER_LOSS = (
     "accumulated gradients are those of another loss here. A text's negatives are the other texts of its batch: 8 "
-    "accumulated batches of 64 give it 64 candidates, not 512. For 512 in the memory of 64: --batch-size 512 "
-    "--chunk-size 64."
+    "accumulated batches of 64 give it 64 candidates, not 512. For 512 in the memory of 64: `batch_size` 512 and "
+    "`chunk_size` 64."
 )
 
 

@@ -35,8 +35,8 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
             def evaluate(sts_dir: str) -> dict[str, Any]:
                 pairs = sts.load("STSB-dev", Path(sts_dir))
                 began = time.perf_counter()
-                scores = callbacks.dev_scores(encoder, pairs)
-                return {"seconds": time.perf_counter() - began, "score": scores["dev_without_head"]}
+                scores = callbacks.sts_scores(encoder, pairs)
+                return {"seconds": time.perf_counter() - began, "score": scores["spearman_without_head"]}
 
             self._turns = StepTurns(turns, {"evaluate": evaluate})
             self._turns.begin()

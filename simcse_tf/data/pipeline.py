@@ -109,12 +109,29 @@ def token_batches(feed: Feed, tokenizer: Any, *, views: int, batch_size: int, ma
         A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32, `text_ids`
         `(batch, views)` int64 (equal for equal texts).
     """
-
-    def tokens(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        flat = tokenize(tokenizer, tf.reshape(texts, [-1]), max_length=max_length, pad_to=max_length)
-        batch = {name: tf.reshape(ids, [batch_size, views, max_length]) for name, ids in flat.items()}
-        return batch | {"text_ids": tf.strings.to_hash_bucket_fast(texts, 2**62)}
-
     # A generator that ends at its first element would be called again by tf.data: pass the iterable, not an iterator.
     texts = tf.data.Dataset.from_generator(lambda: feed, output_signature=tf.TensorSpec([batch_size, views], tf.string))
+    return tokenized(texts, tokenizer, max_length=max_length)
+
+
+def tokenized(texts: tf.data.Dataset, tokenizer: Any, *, max_length: int, pad: bool = True) -> tf.data.Dataset:
+    """Tokenises batches of text.
+
+    Args:
+        texts: Elements are `(batch, views)` strings; the number of views is known.
+        tokenizer: The encoder's keras-hub tokenizer.
+        max_length: Tokens per text at most.
+        pad: To `max_length`; otherwise to the longest text of the batch.
+
+    Returns:
+        Elements as `token_batches` gives them.
+    """
+
+    def tokens(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        views = texts.shape[1]
+        rows = texts.shape[0] or tf.shape(texts)[0]
+        flat = tokenize(tokenizer, tf.reshape(texts, [-1]), max_length=max_length, pad_to=max_length if pad else None)
+        batch = {name: tf.reshape(ids, [rows, views, ids.shape[1] or tf.shape(ids)[1]]) for name, ids in flat.items()}
+        return batch | {"text_ids": tf.strings.to_hash_bucket_fast(texts, 2**62)}
+
     return texts.map(tokens, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)

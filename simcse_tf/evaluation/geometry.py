@@ -79,12 +79,8 @@ def measure(embeddings_a: np.ndarray, embeddings_b: np.ndarray, pairs: Pairs) ->
     """
     a = unit(check(embeddings_a, pairs.a, pairs.name), pairs.a, pairs.name)
     b = unit(check(embeddings_b, pairs.b, pairs.name), pairs.b, pairs.name)
+    check_positives(pairs)
     positive = pairs.gold > 4
-    if not positive.any():
-        raise UserError(
-            f"{pairs.name} ({pairs.source}): none of {len(pairs.gold)} pairs is graded above 4, and alignment is "
-            "measured on those. Use STS-B's development set."
-        )
     first: dict[str, int] = {}
     for i, sentence in enumerate(pairs.a + pairs.b):
         first.setdefault(sentence, i)
@@ -96,6 +92,19 @@ def measure(embeddings_a: np.ndarray, embeddings_b: np.ndarray, pairs: Pairs) ->
         positives=int(positive.sum()),
         sentences=len(first),
     )
+
+
+def check_positives(pairs: Pairs) -> None:
+    """Checks that there are pairs to measure alignment on.
+
+    Raises:
+        UserError: None is graded above 4.
+    """
+    if not (pairs.gold > 4).any():
+        raise UserError(
+            f"{pairs.name} ({pairs.source}): none of {len(pairs.gold)} pairs is graded above 4, and alignment is "
+            "measured on those. Use STS-B's development set."
+        )
 
 
 def geometry(encode: Encode, pairs: Pairs) -> Geometry:

@@ -56,7 +56,8 @@ def load_encoder(
         UserError: The weights cannot be read or do not fit; no pooler to start the head from.
     """
     backbone, tokenizer = presets.load(origin, dropout=dropout, dtype=dtype)
-    encoder = SentenceEncoder(backbone, tokenizer, config or origin.config or EncoderConfig(head="none"))
+    config = config or origin.config or EncoderConfig(head="none")
+    encoder = SentenceEncoder(backbone, tokenizer, config.pooling, config.head, config.max_length)
     if encoder.head is None:
         return encoder
     if origin.has_head:

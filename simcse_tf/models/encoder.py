@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from simcse_tf.config import EncoderConfig
+from simcse_tf.checks import check_choice, check_range
+from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling
+from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.models import packed
@@ -18,48 +22,137 @@ from simcse_tf.models.objectives import unit
 from simcse_tf.models.pooling import POOLERS, Pooler
 
 
+@keras.saving.register_keras_serializable(package="simcse_tf")
 class SentenceEncoder(keras.Model):
-    """Maps token ids to sentence vectors.
+    """Maps texts, or their token ids, to sentence vectors.
 
-    `call` takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns `(n, dim)` float32, not scaled to unit
-    length.
+    `encode` takes texts. `call` takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns `(n, dim)`
+    float32, not scaled to unit length.
+
+        encoder = SentenceEncoder.from_preset("minilm")
+        encoder.encode(["Text in, unit vector out."])  # (1, 384)
 
     Args:
         backbone: A keras-hub backbone of the BERT family.
         tokenizer: The backbone's keras-hub tokenizer.
-        config: Pooler, head and maximum length; saved with the weights.
+        pooling: How token vectors become one vector; a key of `simcse_tf.models.pooling.POOLERS`.
+        head: SimCSE's MLP (dense layer, tanh) after pooling: `none`, `train_only` or `always`.
+        max_length: Longest text in tokens, [CLS] and [SEP] included; the rest is cut off. None: what the backbone has
+            positions for, at most 512.
+        name: The model's name.
 
     Raises:
-        UserError: `max_length` is more than the backbone has positions for.
+        UserError: A value that cannot be, or `max_length` is more than the backbone has positions for.
     """
 
-    def __init__(self, backbone: keras.Model, tokenizer: Any, config: EncoderConfig):
-        super().__init__(name="sentence_encoder")
+    def __init__(
+        self,
+        backbone: keras.Model,
+        tokenizer: Any,
+        pooling: Pooling = "cls",
+        head: Head = "none",
+        max_length: int | None = None,
+        *,
+        name: str = "sentence_encoder",
+    ):
+        super().__init__(name=name)
+        check_choice("pooling", pooling, get_args(Pooling))
+        check_choice("head", head, get_args(Head))
         positions = backbone.max_sequence_length
-        self.max_length = min(positions, 512) if config.max_length is None else config.max_length
-        if self.max_length > positions:
-            raise UserError(f"maximum length {self.max_length}: this encoder has only {positions} positions.")
+        self.config = EncoderConfig(pooling, head, max_length)
+        self.max_length = min(positions, 512) if max_length is None else max_length
+        check_length(self.max_length, positions)
         self.backbone = backbone
         self.tokenizer = tokenizer
-        self.config = config
         self._hidden: Any = None
         if (reason := packed.unsupported_reason(backbone)) is not None:
             logging.getLogger(__name__).warning("keras-hub's own forward is used, which is slower: %s.", reason)
-            layers = POOLERS[config.pooling].layers
+            layers = POOLERS[pooling].layers
             outputs = [backbone.transformer_layers[i].output for i in layers]
             # A view of the backbone that ends where the pooler reads: the same layers, no copy of a weight.
             self._hidden = keras.Model(backbone.input, outputs, name="hidden_states")
         if hasattr(backbone, "pooled_dense"):
             # BERT's own pooler belongs to next-sentence prediction; nothing here reads it, so no gradient reaches it.
             backbone.pooled_dense.trainable = False
-        self.head = None if config.head == "none" else _head(backbone.hidden_dim)
+        self.head = None if head == "none" else _head(backbone.hidden_dim)
         # The backbone's dropout layers have their own, which the packed forward leaves alone.
         self._dropout = keras.random.SeedGenerator()
-        # Whether training leaves padding out; XLA and TPUs want shapes that do not depend on the data.
-        self.pack_in_training = True
         self._encode = None
         # Every layer above is built by its own constructor.
         self.built = True
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        *,
+        pooling: Pooling | None = None,
+        head: Head | None = None,
+        max_length: int | None = None,
+        dropout: float = 0.1,
+        dtype: str = "float32",
+        head_init: HeadInit = "random",
+    ) -> SentenceEncoder:
+        """Loads an encoder by name or from a directory.
+
+        Args:
+            preset: `minilm`, a keras-hub preset name, or a directory: keras-hub's, Hugging Face's, a run's.
+            pooling: As for the class; by default what the preset says of itself, else `cls`.
+            head: As for the class; by default what the preset says of itself, else `none`.
+            max_length: As for the class; by default what the preset says of itself.
+            dropout: Rate of the backbone's dropout, in training.
+            dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`. Pooling and head are always float32.
+            head_init: Where a head starts that the preset has not saved: `random`, or `pooler` for the checkpoint's
+                pooler, where princeton-nlp's SimCSE checkpoints keep their head.
+
+        Raises:
+            UserError: There is no such preset, or it cannot be loaded.
+        """
+        # An encoder is read by what stands above it: the one import against the order of the folders.
+        from simcse_tf.formats import encoders, presets
+
+        origin = presets.locate(preset)
+        given = {"pooling": pooling, "head": head, "max_length": max_length}
+        config = dataclasses.replace(
+            origin.config or EncoderConfig(head="none"), **{k: v for k, v in given.items() if v is not None}
+        )
+        return encoders.load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
+
+    def save_to_preset(self, preset_dir: str | Path) -> None:
+        """Writes the encoder as a directory that `from_preset`, every command and keras-hub read.
+
+        Args:
+            preset_dir: Must not exist.
+
+        Raises:
+            UserError: It exists.
+        """
+        from simcse_tf.formats import encoders
+
+        encoders.save_encoder(self, Path(preset_dir))
+
+    def get_config(self) -> dict[str, Any]:
+        serialized = {
+            name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "tokenizer")
+        }
+        return serialized | dataclasses.asdict(self.config) | {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> SentenceEncoder:
+        for name in ("backbone", "tokenizer"):
+            if isinstance(config[name], dict):
+                config = config | {name: keras.saving.deserialize_keras_object(config[name], custom_objects)}
+        return cls(**config)
+
+    def save_own_variables(self, store: Any) -> None:
+        # Keras saves no state of random numbers; with it, training that goes on draws the masks that it would have.
+        for i, state in enumerate(self.dropout_seeds):
+            store[f"dropout_seed_{i}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: Any) -> None:
+        for i, state in enumerate(self.dropout_seeds):
+            if f"dropout_seed_{i}" in store.keys():  # noqa: SIM118 (Keras' store is no mapping)
+                state.assign(store[f"dropout_seed_{i}"])
 
     @property
     def dim(self) -> int:
@@ -78,28 +171,40 @@ class SentenceEncoder(keras.Model):
             return [self._dropout.state]
         return [v for v in self.backbone.non_trainable_variables if v.path.endswith("seed_generator_state")]
 
-    def call(self, inputs, training=False):
-        pooled = self.pooled(inputs, training=training)
+    def call(self, inputs, training=False, pack=True):
+        pooled = self.pooled(inputs, training=training, pack=pack)
         if self.head is not None and (training or self.head_at_inference):
             pooled = self.head(pooled, training=training)
         return pooled
 
     def pooled(
-        self, inputs: dict[str, tf.Tensor], *, training: bool = False, snapshot: packed.Snapshot | None = None
+        self,
+        inputs: dict[str, tf.Tensor],
+        *,
+        training: bool = False,
+        pack: bool = True,
+        snapshot: packed.Snapshot | None = None,
     ) -> tf.Tensor:
         """The sentence vectors before the head: `(n, dim)` float32.
 
         Args:
             inputs: As for `call`.
             training: Whether dropout is on.
+            pack: Leave padding out of the computation. Shapes then depend on the data, which XLA and TPUs cannot
+                compile.
             snapshot: For a graph that is exported; see `packed.Snapshot`.
         """
         pooler = POOLERS[self.config.pooling]
-        hidden = self._hidden_states(inputs, pooler, training, snapshot)
+        hidden = self._hidden_states(inputs, pooler, training, pack, snapshot)
         return pooler.pool([tf.cast(h, tf.float32) for h in hidden], inputs["padding_mask"])
 
     def _hidden_states(
-        self, inputs: dict[str, tf.Tensor], pooler: Pooler, training: bool, snapshot: packed.Snapshot | None
+        self,
+        inputs: dict[str, tf.Tensor],
+        pooler: Pooler,
+        training: bool,
+        pack: bool,
+        snapshot: packed.Snapshot | None,
     ) -> list[tf.Tensor]:
         if self._hidden is None:
             return packed.hidden_states(
@@ -109,7 +214,7 @@ class SentenceEncoder(keras.Model):
                 first_only=pooler.first_only,
                 seed=self._next_seed() if training else None,
                 snapshot=snapshot,
-                pack=self.pack_in_training or not training,
+                pack=pack,
             )
         features = dict(inputs)
         if "segment_ids" in self.backbone.input:
@@ -135,16 +240,21 @@ class SentenceEncoder(keras.Model):
         pooled = self.pooled(inputs, snapshot=snapshot)
         return unit(self.head(pooled) if self.head is not None and self.head_at_inference else pooled)
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def encode(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Encodes texts as the exported model would.
 
         Args:
-            texts: Any number of texts.
+            texts: One text, or any number of them.
             batch_size: Texts per call of the encoder; texts of like length go together.
 
         Returns:
-            `(len(texts), dim)` float32, unit length, in the order of `texts`.
+            `(len(texts), dim)` float32, unit length, in the order of `texts`; `(dim,)` for a single text.
+
+        Raises:
+            UserError: An element is not a string, or the batch size is less than 1.
         """
+        if isinstance(texts, str):
+            return self.encode([texts], batch_size=batch_size)[0]
         return self.encode_with_and_without_head(texts, batch_size=batch_size)[int(self.head_at_inference)]
 
     def encode_with_and_without_head(
@@ -158,10 +268,9 @@ class SentenceEncoder(keras.Model):
         """
         if self._encode is None:
             self._encode = tf.function(self._both, input_signature=[tf.TensorSpec([None], tf.string)])
+        texts = valid_texts(texts, batch_size)
         vectors = np.zeros((2, len(texts), self.dim), "float32")
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(texts), batch_size):
-            rows = by_length[start : start + batch_size]
+        for rows in batches_by_length(texts, batch_size):
             vectors[:, rows] = self._encode(tf.constant([texts[i] for i in rows]))
         return vectors[0], vectors[1]
 
@@ -180,3 +289,14 @@ def _head(dim: int) -> keras.Sequential:
         name="dense",
     )
     return keras.Sequential([keras.Input((dim,)), dense], name="head")
+
+
+def check_length(max_length: int, positions: int) -> None:
+    """Checks that a longest text leaves room for a token, and that the backbone has positions for it.
+
+    Raises:
+        UserError: It does not, or there are too few.
+    """
+    check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
+    if max_length > positions:
+        raise UserError(f"`max_length` {max_length}: this encoder has only {positions} positions.")

@@ -7,13 +7,14 @@ batch is the caller's business, because only it knows the global batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
-# Large enough to vanish in a softmax, small enough for float16 logits made from it to stay finite.
+# Vanishes in a softmax. The logits are float32 whatever the encoder's precision: `unit` makes them so.
 _MASKED = -1e4
 
 
@@ -105,17 +106,8 @@ class Views(NamedTuple):
     text_ids: tf.Tensor
 
 
-# `(local, gathered, row_offset)` -> `(n,)` losses; see `InfoNCE.__call__`.
-Objective = Callable[[Views, Views, tf.Tensor | int], tf.Tensor]
-
-
-@dataclass(frozen=True)
-class InfoNCE:
-    """`info_nce` with its settings; texts that occur twice in a batch are not each other's negatives, unless told."""
-
-    temperature: float = 0.05
-    hard_negative_weight: float = 0.0
-    mask_false_negatives: bool = True
+class Objective:
+    """A contrastive loss with its settings, which are the fields of a dataclass. Keras saves it with the model."""
 
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
         """Compares this replica's anchors with the candidates of all.
@@ -128,6 +120,34 @@ class InfoNCE:
         Returns:
             `(n,)` float32, a loss per anchor.
         """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it compares views")
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, from which `from_config` makes an equal objective."""
+        return dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]  (subclasses are dataclasses)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Objective:
+        """The objective with these settings."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="simcse_tf")
+@dataclass(frozen=True)
+class InfoNCE(Objective):
+    """`info_nce` with its settings.
+
+    Attributes:
+        temperature: Cosines are divided by it.
+        hard_negative_weight: Added to the logit of each anchor's own hard negative.
+        mask_false_negatives: Texts that occur twice in a batch are not each other's negatives.
+    """
+
+    temperature: float = 0.05
+    hard_negative_weight: float = 0.0
+    mask_false_negatives: bool = True
+
+    def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
         three = local.vectors.shape[1] == 3
         return info_nce(
             local.vectors[:, 0],
@@ -140,14 +160,19 @@ class InfoNCE:
         )
 
 
+@keras.saving.register_keras_serializable(package="simcse_tf")
 @dataclass(frozen=True)
-class TripletMargin:
-    """`triplet_margin` with its setting."""
+class TripletMargin(Objective):
+    """`triplet_margin` with its setting; needs hard negatives, and nobody else's rows.
+
+    Attributes:
+        margin: How much nearer the positive has to be, in squared distance.
+    """
 
     margin: float = 0.2
 
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
-        """As `InfoNCE.__call__`; a triplet needs nobody else's rows. Three views.
+        """As `Objective.__call__`.
 
         Raises:
             ValueError: The batch has no hard negatives.

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.serving import index
 from simcse_tf.serving.index import Index
@@ -81,12 +82,9 @@ class Client:
         """
         if isinstance(texts, str):
             return self.encode([texts], batch_size=batch_size)[0]
-        if batch_size < 1:
-            raise UserError(f"batch_size {batch_size}: must be at least 1.")
-        texts = [_text(i, text) for i, text in enumerate(texts)]
+        texts = valid_texts(texts, batch_size)
         vectors = np.zeros((len(texts), self.dim), "float32")
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        batches = [by_length[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        batches = list(batches_by_length(texts, batch_size))
 
         def encode_rows(rows: list[int]) -> None:
             vectors[rows] = self._check(self._backend.encode_batch([texts[i] for i in rows]), len(rows))
@@ -226,13 +224,6 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
     from simcse_tf.serving.disk import DiskBackend
 
     return DiskBackend(Path(model))
-
-
-def _text(i: int, text: str) -> str:
-    if not isinstance(text, str):
-        raise UserError(f"text {i} is of type {type(text).__name__}, not a string: {text!r:.80}")
-    # A lone surrogate is a character that UTF-8 has no bytes for.
-    return text.encode("utf-8", "replace").decode()
 
 
 def _lines(path: Path) -> Iterator[str]:

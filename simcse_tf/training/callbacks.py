@@ -63,6 +63,33 @@ class StopOnNonFiniteLoss(StepCallback):
         )
 
 
+class STSCallback(keras.callbacks.Callback):
+    """Scores a `SimCSE` model's encoder on graded pairs at the end of every epoch.
+
+    It adds `val_spearman` (x 100, higher is better), `val_alignment` and `val_uniformity` (lower is better) to the
+    epoch's logs, by which callbacks after it can select: `ModelCheckpoint(..., monitor="val_spearman", mode="max")`,
+    `EarlyStopping`, `TensorBoard`. Put it before them. With a head there are `val_spearman_with_head` and
+    `val_spearman_without_head` too; `val_spearman` is the exported encoder's.
+
+    Args:
+        pairs: Such as `bundled_pairs()` or `load_pairs("STSB-dev", "SentEval/data")`; some graded above 4, which
+            alignment is measured on.
+    """
+
+    def __init__(self, pairs: sts.Pairs):
+        super().__init__()
+        geometry.check_positives(pairs)
+        self.pairs = pairs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update({f"val_{name}": score for name, score in sts_scores(self.model.encoder, self.pairs).items()})
+
+
+# What the run directory calls an encoder's scores on the development set.
+_DEV = {"spearman": "dev", "spearman_with_head": "dev_with_head", "spearman_without_head": "dev_without_head"}
+
+
 class Evaluation(StepCallback):
     """Scores the encoder on the development set at step 0, every `every` steps and at the end; keeps the best one.
 
@@ -111,7 +138,7 @@ class Evaluation(StepCallback):
 
     def _evaluate(self) -> None:
         began = time.monotonic()
-        scores = dev_scores(self._encoder, self._pairs)
+        scores = {_DEV.get(name, name): score for name, score in sts_scores(self._encoder, self._pairs).items()}
         self._log(**scores, evaluation_seconds=round(time.monotonic() - began, 2))
         better = scores["dev"] > self._best[0]
         shown = "  ".join(
@@ -173,12 +200,13 @@ class Checkpoints(StepCallback):
             self.model.stop_training = True
 
 
-def dev_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
-    """How the encoder does on the development set.
+def sts_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
+    """How an encoder does on graded pairs.
 
     Returns:
-        `dev`: Spearman x 100, as the exported encoder scores; with a head also `dev_without_head` and `dev_with_head`.
-        `alignment` and `uniformity` (Wang and Isola 2020) of the exported vectors; lower is better in both.
+        `spearman`: x 100, as the exported encoder scores; with a head also `spearman_without_head` and
+        `spearman_with_head`. `alignment` and `uniformity` (Wang and Isola 2020) of the exported vectors; lower is
+        better in both.
     """
 
     def encode_both(texts):
@@ -186,12 +214,14 @@ def dev_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
 
     a, b = sts.embed_pairs(encode_both, pairs)
     dim = encoder.dim
-    sides = {"dev_without_head": (a[:, :dim], b[:, :dim]), "dev_with_head": (a[:, dim:], b[:, dim:])}
-    spearman = {name: sts.score(*side, pairs).all.spearman for name, side in sides.items()}
-    exported = "dev_with_head" if encoder.head_at_inference else "dev_without_head"
+    sides = {"without": (a[:, :dim], b[:, :dim]), "with": (a[:, dim:], b[:, dim:])}
+    spearman = {which: sts.score(*side, pairs).all.spearman for which, side in sides.items()}
+    exported = "with" if encoder.head_at_inference else "without"
     shape = geometry.measure(*sides[exported], pairs)
-    scores = {"dev": spearman[exported], "alignment": shape.alignment, "uniformity": shape.uniformity}
-    return scores if encoder.head is None else scores | spearman
+    scores = {"spearman": spearman[exported], "alignment": shape.alignment, "uniformity": shape.uniformity}
+    if encoder.head is None:
+        return scores
+    return scores | {f"spearman_{which}_head": score for which, score in spearman.items()}
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:

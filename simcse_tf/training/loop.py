@@ -44,7 +44,7 @@ class Outcome:
     steps: int
     development_set: str
     best_step: int
-    # What `callbacks.dev_scores` says of the encoder that training began with, and of the best one.
+    # What the run's metrics say of the encoder that training began with, and of the best one.
     before: dict[str, float]
     after: dict[str, float]
 

@@ -1,36 +1,68 @@
-"""SimCSE as a Keras model: views in, one contrastive training step."""
+"""SimCSE as a Keras model: texts in, one contrastive training step."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+import numpy as np
 import tensorflow as tf
 
-from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks
-from simcse_tf.models.encoder import SentenceEncoder
-from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives
+from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
+from simcse_tf.data import pipeline
+from simcse_tf.data.texts import rows as text_rows
+from simcse_tf.data.texts import string_batches
+from simcse_tf.errors import UserError
+from simcse_tf.models.encoder import SentenceEncoder, check_length
+from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
 
+# What Keras takes beside the data and has no meaning here, with the reason.
+_NO_TARGETS = "the positives are part of the data: fit([(anchor, positive), ...])"
+_NO_WEIGHTS = "a row is an anchor and everybody else's negative, so that no weight belongs to it alone"
+_OBJECTIVE_IS_THE_LOSS = (
+    "the loss is the model's objective, SimCSE(encoder, InfoNCE(temperature=0.05)): it compares the rows of a batch, "
+    "which a loss of (y_true, y_pred) cannot"
+)
+_METRICS_ARE_CALLBACKS = (
+    "there are no targets to compare with. STSCallback(pairs) puts val_spearman, val_alignment and val_uniformity into "
+    "the logs"
+)
 
+
+@keras.saving.register_keras_serializable(package="simcse_tf")
 class SimCSE(replicas.Model):
     """Trains a sentence encoder contrastively under `model.fit`.
 
-    The data are dictionaries: `token_ids` and `padding_mask` `(batch, views, length)` int and `text_ids` `(batch,
-    views)` int64, as `simcse_tf.data.pipeline.token_batches` makes them. With 1 view a sentence is encoded twice, and
-    dropout makes the difference (unsupervised SimCSE); 2 views are pairs; a third is a hard negative.
-
-    Compile it with an optimizer alone:
-
-        model = SimCSE(encoder, InfoNCE(temperature=0.05))
+        model = SimCSE.from_preset("minilm", pooling="avg", objective=InfoNCE(temperature=0.1))
         model.compile(optimizer=keras.optimizers.AdamW(3e-5))
-        model.fit(batches, steps_per_epoch=100)
+        model.fit(["A sentence.", "Another one.", ...], batch_size=64)
+        model.encoder.encode(["Text in, unit vector out."])
+
+    `fit` and `evaluate` take texts, which the model tokenises: a list or an array of sentences, of pairs `(anchor,
+    positive)` or of triplets `(anchor, positive, hard negative)`; or a batched `tf.data.Dataset` of `(batch,)` strings,
+    of `(batch, views)` strings, or of tuples of `(batch,)` strings. A sentence alone is its own positive: it is encoded
+    twice, and dropout makes the difference (unsupervised SimCSE). From a list, the rest that fills no batch is left
+    out, unless there is no full batch: a contrastive loss depends on the size of its batch.
+
+    They also take batches that are tokenised already: dictionaries of `token_ids` and `padding_mask` `(batch, views,
+    length)` int and `text_ids` `(batch, views)` int64, as `simcse_tf.data.pipeline` makes them.
+
+    `predict` gives unit vectors: `(n, dim)` for sentences, `(n, views, dim)` for rows.
 
     Args:
         encoder: The encoder to train.
-        objective: `(local: Views, gathered: Views, row_offset) -> (n,)` losses; see `simcse_tf.models.objectives`.
+        objective: The loss: an `Objective`, or a function `(local: Views, gathered: Views, row_offset) -> (n,)` losses.
         dropout_masks: `same` encodes every view of a batch (with `chunk_size`, of a chunk) under the same masks, in one
             pass per view; for the ablation.
         chunk_size: Rows of a replica that training encodes at once; divides its share of the batch. None: all of them.
             See `simcse_tf.training.gradcache`.
+        max_length: Longest text in training and `evaluate`, in tokens, [CLS] and [SEP] included. `predict` and the
+            encoder take texts as long as the encoder allows.
+        name: The model's name.
+
+    Raises:
+        UserError: `max_length` is below 3, or more than the encoder has positions for.
     """
 
     def __init__(
@@ -39,37 +71,200 @@ class SimCSE(replicas.Model):
         objective: Objective | None = None,
         dropout_masks: DropoutMasks = "independent",
         chunk_size: int | None = None,
+        max_length: int = 32,
+        *,
+        name: str = "simcse",
     ):
-        super().__init__(name="simcse")
+        super().__init__(name=name)
+        check_length(max_length, encoder.backbone.max_sequence_length)
         self.encoder = encoder
         self.objective = objective or InfoNCE()
         self.dropout_masks = dropout_masks
         self.chunk_size = chunk_size
+        self.max_length = max_length
+        # Views of a row in the texts that the steps were traced for.
+        self._views: int | None = None
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "false_negatives")}
         self.built = True
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        *,
+        pooling: Pooling | None = None,
+        head: Head = "train_only",
+        objective: Objective | None = None,
+        max_length: int = 32,
+        dropout: float = 0.1,
+        dropout_masks: DropoutMasks = "independent",
+        chunk_size: int | None = None,
+        dtype: str = "float32",
+        head_init: HeadInit = "random",
+    ) -> SimCSE:
+        """Makes a model over `SentenceEncoder.from_preset`, whose arguments and errors it shares.
+
+        Args:
+            preset: `minilm`, a keras-hub preset name, or a directory: keras-hub's, Hugging Face's, a run's.
+            pooling: By default what the preset says of itself, else `cls`.
+            head: The MLP: `train_only` (unsupervised SimCSE), `always` (supervised SimCSE) or `none`.
+            objective: As for the class.
+            max_length: As for the class.
+            dropout: Rate of the backbone's dropout.
+            dropout_masks: As for the class.
+            chunk_size: As for the class.
+            dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`.
+            head_init: Where a head starts that the preset has not saved.
+        """
+        encoder = SentenceEncoder.from_preset(
+            preset, pooling=pooling, head=head, dropout=dropout, dtype=dtype, head_init=head_init
+        )
+        return cls(encoder, objective, dropout_masks, chunk_size, max_length)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            "dropout_masks": self.dropout_masks,
+            "chunk_size": self.chunk_size,
+            "max_length": self.max_length,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> SimCSE:
+        for name in ("encoder", "objective"):
+            if isinstance(config[name], dict):
+                config = config | {name: keras.saving.deserialize_keras_object(config[name], custom_objects)}
+        return cls(**config)
 
     @property
     def metrics(self):
         return list(self._means.values())
 
-    def compile(self, optimizer, **kwargs):
-        """As Keras' own.
+    @property
+    def pack(self) -> bool:
+        """Whether padding is left out of the computation; XLA and TPUs want shapes that do not depend on the data."""
+        return not (self.jit_compile or replicas.on_tpu(self.distribute_strategy))
+
+    def compile(self, optimizer, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        """As Keras' own, with an optimizer alone.
 
         Raises:
-            ValueError: The optimizer accumulates gradients.
+            ValueError: A loss or metrics are given, or the optimizer accumulates gradients.
         """
+        for name, value, reason in (
+            ("loss", loss, _OBJECTIVE_IS_THE_LOSS),
+            ("loss_weights", loss_weights, _OBJECTIVE_IS_THE_LOSS),
+            ("metrics", metrics, _METRICS_ARE_CALLBACKS),
+            ("weighted_metrics", weighted_metrics, _METRICS_ARE_CALLBACKS),
+        ):
+            if value is not None:
+                raise UserError(f"compile({name}=...): {reason}.")
         super().compile(optimizer, **kwargs)
         # A LossScaleOptimizer has another optimizer inside.
         for one in (self.optimizer, getattr(self.optimizer, "inner_optimizer", None)):
             if getattr(one, "gradient_accumulation_steps", None):
-                raise ValueError(
-                    f"gradient_accumulation_steps={one.gradient_accumulation_steps}: {ACCUMULATION_IS_ANOTHER_LOSS} "
-                    "In Python: SimCSE(..., chunk_size=...)."
+                raise UserError(
+                    f"gradient_accumulation_steps={one.gradient_accumulation_steps}: {ACCUMULATION_IS_ANOTHER_LOSS}"
                 )
         # Under a strategy `fit` would build it too late, inside the step.
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trainable_variables)
-        self.encoder.pack_in_training = not (self.jit_compile or replicas.on_tpu(self.distribute_strategy))
+
+    def compile_from_config(self, config):
+        # Keras leaves this to models with a `compile` of their own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *args,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        validation_batch_size=None,
+        **kwargs,
+    ):
+        """As Keras' own, with texts; see the class.
+
+        Raises:
+            UserError: Targets or weights are given, or a row is not like the others.
+        """
+        _refuse(y=y, sample_weight=sample_weight, class_weight=class_weight)
+        if validation_split:
+            x, validation_data = _split(x, validation_split, validation_data)
+        if validation_data is not None:
+            validation_data = self._batches(validation_data, validation_batch_size or batch_size)
+        batches = self._batches(x, batch_size, shuffle=shuffle)
+        is_text = batches is not x
+        return super().fit(
+            batches,
+            None,
+            None if is_text else batch_size,
+            *args,
+            validation_data=validation_data,
+            # Lists are shuffled by now, and a data set is in the order that its maker gave it.
+            shuffle=shuffle and not is_text,
+            validation_batch_size=validation_batch_size,
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, y=None, batch_size=None, *args, sample_weight=None, **kwargs):
+        """As Keras' own, with texts; see the class. Without dropout a sentence alone equals its positive.
+
+        Raises:
+            UserError: Targets or weights are given, or a row is not like the others.
+        """
+        _refuse(y=y, sample_weight=sample_weight)
+        batches = self._batches(x, batch_size)
+        return super().evaluate(batches, None, batch_size if batches is x else None, *args, **kwargs)
+
+    def predict(self, x, batch_size=None, *args, **kwargs):
+        """Unit vectors, as the exported encoder gives them.
+
+        Args:
+            x: Texts or batches of token ids, as for `fit`.
+            batch_size: Rows per call of the encoder, 32 by default.
+            *args: As for Keras' own.
+            **kwargs: Likewise.
+
+        Returns:
+            `(n, dim)` float32 for sentences, `(n, views, dim)` for rows of several views and for token ids.
+        """
+        texts = _string_batches(x, batch_size)
+        if texts is None:
+            return super().predict(x, batch_size, *args, **kwargs)
+        self._expect_views(texts.element_spec.shape[1])
+        tokenizer, most = self.encoder.tokenizer, self.encoder.max_length
+        batches = pipeline.tokenized(texts, tokenizer, max_length=most, pad=not self.pack)
+        vectors = super().predict(batches, None, *args, **kwargs)
+        return vectors[:, 0] if vectors.shape[1] == 1 else vectors
+
+    def _batches(self, x: Any, batch_size: int | None, *, shuffle: bool = False) -> Any:
+        """Texts as batches of token ids, each replica's rows where it wants them; anything else as it is."""
+        texts = _string_batches(x, batch_size, shuffle=shuffle, drop_remainder=True)
+        if texts is None:
+            return x
+        self._expect_views(texts.element_spec.shape[1])
+        batches = pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
+        if isinstance(x, tf.data.Dataset):
+            return batches
+        rows = texts.element_spec.shape[0]
+        if rows < 2 and isinstance(self.objective, InfoNCE):
+            raise UserError(f"{rows} row in a batch: InfoNCE needs at least 2, the others are the negatives.")
+        replicas.check_batch_size(rows, self.distribute_strategy)
+        return replicas.distribute(batches, rows, self.distribute_strategy)
+
+    def _expect_views(self, views: int) -> None:
+        """Traces the steps anew where the rows have another number of views: TensorFlow would make it a variable."""
+        if views != self._views:
+            self._views = views
+            self.train_function = self.test_function = self.predict_function = None
 
     def call(self, batch, training=False):
         """Encodes every view in one pass of the encoder: `(batch, views, length)` to `(batch, views, dim)` float32."""
@@ -78,7 +273,7 @@ class SimCSE(replicas.Model):
             return self._under_the_same_masks(inputs)
         shape = tf.shape(inputs["token_ids"])
         flat = {name: tf.reshape(x, [shape[0] * shape[1], shape[2]]) for name, x in inputs.items()}
-        vectors = self.encoder(flat, training=training)
+        vectors = self.encoder(flat, training=training, pack=self.pack)
         return tf.reshape(vectors, [-1, inputs["token_ids"].shape[1], self.encoder.dim])
 
     def _under_the_same_masks(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -88,7 +283,8 @@ class SimCSE(replicas.Model):
         for view in range(inputs["token_ids"].shape[1]):
             for seed, value in zip(seeds, start, strict=True):
                 seed.assign(value)
-            vectors.append(self.encoder({name: x[:, view] for name, x in inputs.items()}, training=True))
+            one = {name: x[:, view] for name, x in inputs.items()}
+            vectors.append(self.encoder(one, training=True, pack=self.pack))
         return tf.stack(vectors, axis=1)
 
     def train_step(self, data):
@@ -99,6 +295,9 @@ class SimCSE(replicas.Model):
     def test_step(self, data):
         batch = _two_views(data)
         return self._report(self._compare(self(batch), batch["text_ids"]))
+
+    def predict_step(self, data):
+        return unit(self(data))
 
     def gradients(self, batch: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """What this replica has to say of a batch with 2 or 3 views, in training.
@@ -148,3 +347,35 @@ def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     if batch["text_ids"].shape[1] > 1:
         return batch
     return {name: tf.repeat(x, 2, axis=1) for name, x in batch.items()}
+
+
+def _string_batches(
+    x: Any, batch_size: int | None, *, shuffle: bool = False, drop_remainder: bool = False
+) -> tf.data.Dataset | None:
+    """Texts as batches of `(batch, views)` strings; None for anything else."""
+    if isinstance(x, tf.data.Dataset):
+        return string_batches(x)
+    rows = text_rows(x)
+    if rows is None:
+        return None
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(rows, tf.string))
+    if shuffle:
+        # keras.utils.set_random_seed decides it, on every worker alike; every epoch has an order of its own.
+        dataset = dataset.shuffle(len(rows), seed=int(np.random.randint(2**31)))
+    return dataset.batch(min(batch_size or 32, len(rows)), drop_remainder=drop_remainder)
+
+
+def _split(x: Any, share: float, validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
+    rows = text_rows(x)
+    if rows is None or validation_data is not None:
+        raise UserError("validation_split cuts off the end of a list or an array. Otherwise give validation_data.")
+    at = round(len(rows) * (1 - share))
+    if not 0 < at < len(rows):
+        raise UserError(f"validation_split={share}: leaves {at} of {len(rows)} rows to train on.")
+    return rows[:at], rows[at:]
+
+
+def _refuse(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"{name}=...: {_NO_TARGETS if name == 'y' else _NO_WEIGHTS}.")

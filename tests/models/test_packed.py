@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simcse_tf.config import EncoderConfig
 from simcse_tf.models import packed
 from simcse_tf.models.elementwise import Dropout
 from simcse_tf.models.encoder import SentenceEncoder
@@ -161,10 +160,10 @@ class TestFallback:
         from simcse_tf.formats import presets
 
         made, tokenizer = presets.load(tiny_origin, dropout=0.0)
-        usual = SentenceEncoder(made, tokenizer, EncoderConfig("avg", "none"))
+        usual = SentenceEncoder(made, tokenizer, "avg")
         assert caplog.text == ""
         made.transformer_layers[1].normalize_first = True
-        other = SentenceEncoder(made, tokenizer, EncoderConfig("avg", "none"))
+        other = SentenceEncoder(made, tokenizer, "avg")
         assert "keras-hub's own forward" in caplog.text
         assert made.transformer_layers[1].name in caplog.text
         inputs = {name: x[:, :5] for name, x in batch().items()}

@@ -32,7 +32,7 @@ def views(encoder, sentences_file):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_same_masks_make_both_views_equal_while_dropout_is_at_work(encoder, views, compiled):
     model = SimCSE(encoder, dropout_masks="same")
-    encoder.pack_in_training = not compiled
+    model.jit_compile = compiled
     training = tf.function(lambda batch: model(batch, training=True), jit_compile=compiled)
     first = training(views).numpy()
     np.testing.assert_array_equal(first[:, 0], first[:, 1])

@@ -40,3 +40,20 @@ def test_a_gradient_that_is_not_finite_spoils_every_weight_as_with_keras():
     optimizer.build(variables)
     optimizer.apply([tf.constant([1.0, np.inf, 1.0]), tf.ones([2])], variables)
     assert all(np.isnan(v.numpy()).all() for v in variables)
+
+
+def test_weight_decay_leaves_out_biases_and_layer_norm_and_no_table(tiny_preset):
+    from simcse_tf import SentenceEncoder
+
+    keras.utils.set_random_seed(1)
+    encoder = SentenceEncoder.from_preset(str(tiny_preset), head="always")
+    variables = encoder.trainable_variables
+    for variable in variables:
+        variable.assign(np.ones(variable.shape, "float32"))
+    optimizer = AdamW(0.1, weight_decay=0.5)
+    optimizer.build(variables)
+    optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
+    decayed = {v.path: float(np.min(v)) < 1 for v in variables}
+    assert decayed == {v.path: len(v.shape) > 1 and "bias" not in v.path for v in variables}
+    assert any(decayed.values())
+    assert not all(decayed.values())

@@ -1,0 +1,36 @@
+"""Texts as an encoder takes them: checked, and in batches of like length. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from simcse_tf.errors import UserError
+
+
+def valid_texts(texts: Sequence[str], batch_size: int) -> list[str]:
+    """The texts, each of them valid Unicode.
+
+    Raises:
+        UserError: An element is not a string, or the batch size is less than 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"`batch_size` {batch_size}: must be at least 1.")
+    return [_valid(i, text) for i, text in enumerate(texts)]
+
+
+def batches_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+    """Cuts texts into batches of like length, so that a batch has little padding.
+
+    Yields:
+        The places in `texts` of each batch's texts.
+    """
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for start in range(0, len(texts), batch_size):
+        yield by_length[start : start + batch_size]
+
+
+def _valid(i: int, text: str) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"text {i} is of type {type(text).__name__}, not a string: {text!r:.80}")
+    # A lone surrogate is a character that UTF-8 has no bytes for.
+    return text.encode("utf-8", "replace").decode()
