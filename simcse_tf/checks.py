@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from typing import Any
 
@@ -38,3 +39,18 @@ def check_range(
     bounds += [f"at most {high:g}"] * (high < math.inf)
     expected = " and ".join(bounds) or "a finite number"
     raise UserError(f"--{field.replace('_', '-')} {value}: must be {expected}{f' ({why})' if why else ''}.")
+
+
+def require(module: str, extra: str, what: str) -> None:
+    """Checks that an optional package is installed, without importing it.
+
+    Args:
+        module: As it is imported.
+        extra: The extra of this package that brings it.
+        what: Who needs what, such as "an index needs faiss".
+
+    Raises:
+        UserError: It is missing; names the extra.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"{what}, which is not installed. Run: pip install 'simcse-tf[{extra}]'")

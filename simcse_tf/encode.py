@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from simcse_tf import cli, loading
-from simcse_tf.data.files import BadTextError, decode, lines, readable
+from simcse_tf.data.rows import BadTextError, decode, lines, readable
 from simcse_tf.errors import UserError
 from simcse_tf.files import write_whole
 from simcse_tf.serving.client import PROBES

@@ -1,12 +1,16 @@
-"""Directories and files that appear whole or not at all."""
+"""Directories and files that appear whole or not at all, and JSON files read with errors that say where."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from simcse_tf.errors import UserError
 
 
 @contextmanager
@@ -52,6 +56,26 @@ def write_whole(path: Path, text: str) -> None:
     partial.write_text(text, "utf-8")
     _sync(partial)
     os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: It cannot be read or is not JSON; names the file, the line and the reason.
+    """
+    try:
+        content = path.read_bytes()
+        return json.loads(content.decode("utf-8-sig"))
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}).") from e
+    except UnicodeDecodeError as e:
+        line, reason = content[: e.start].count(b"\n") + 1, f"byte 0x{content[e.start]:02x} is not UTF-8"
+    except json.JSONDecodeError as e:
+        line, reason = e.lineno, e.msg
+    except (ValueError, RecursionError) as e:
+        line, reason = 1, str(e)
+    raise UserError(f"{path}:{line}: not JSON ({reason}). Correct the file, or restore it from where it came from.")
 
 
 def _sync(path: Path) -> None:

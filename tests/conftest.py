@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+import threading
+import urllib.request
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -181,3 +185,72 @@ def exported(tiny_origin, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     export_unchecked(load_encoder(tiny_origin, EncoderConfig("avg", "none")), directory)
     return directory
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A web server on this machine; `pages` maps a path to `(bytes sent, Content-Length)`, `requests` lists paths.
+
+    `/moved.txt` leads to `/wiki.txt`, `/silent.txt` never answers, `/stalls.txt` never ends.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.requests.append(self.path)
+            if self.path == "/silent.txt":
+                server.released.wait(30)
+            if self.path == "/moved.txt":
+                self.send_response(302)
+                self.send_header("Location", "/wiki.txt")
+                self.end_headers()
+                return
+            if self.path not in server.pages:
+                self.send_error(404)
+                return
+            body, length = server.pages[self.path]
+            self.send_response(200)
+            if length is not None:
+                self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+            if self.path == "/stalls.txt":
+                self.wfile.flush()
+                server.released.wait(30)
+
+        def do_HEAD(self):
+            server.requests.append(self.path)
+            self.send_response(200 if self.path in server.pages else 404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.pages = {}
+    server.requests = []
+    server.released = threading.Event()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it has read the environment once and for all
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def no_network(monkeypatch, closed_port):
+    """Every HTTP client of this process is sent to a port where nobody listens."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)

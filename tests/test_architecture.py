@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "simcse_tf"
 # What stands below all folders, in the standard library alone; what stands above them is everything else at the root.
-BELOW = {"checks", "config", "errors", "files", "runs"}
+BELOW = {"checks", "config", "errors", "files", "network", "runs"}
 ORDER = ["data", "serving", "models", "formats", "evaluation", "training", "report"]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,17 +16,21 @@ from importlib import resources
 from pathlib import Path
 from stat import S_ISREG
 
-from simcse_tf.data import files
-from simcse_tf.data.download import PUBLISHED, examples, fetch
-from simcse_tf.data.files import BadTextError, Reject, Row, Rows
-from simcse_tf.data.nli import CONTRADICTION, ENTAILMENT, triplets
-from simcse_tf.data.survey import survey_text
+from simcse_tf.data import json_lines, tables, text, tfds
+from simcse_tf.data.published import PUBLISHED, fetch
+from simcse_tf.data.rows import Format, Reject, Row, Rows, lines, suffix
 from simcse_tf.errors import UserError, did_you_mean
 
+# What a file is read as, by the end of its name (also with .gz behind it).
+FORMATS: dict[str, Format] = {
+    ".txt": text.FORMAT,
+    ".csv": tables.FORMAT,
+    ".tsv": tables.FORMAT,
+    ".jsonl": json_lines.FORMAT,
+}
 _BUNDLED = {"bundled": "sentences.txt", "bundled:triplets": "triplets.csv"}
-_NLI = "tfds:snli+multi_nli"
-_NAMES = (*_BUNDLED, *PUBLISHED, _NLI)
-# Column names that are understood without --columns, in the order of the views.
+_NAMES = (*_BUNDLED, *PUBLISHED, tfds.NLI)
+# Column names that are understood unless `columns` says otherwise, in the order of the views.
 _KNOWN_COLUMNS = (("sent0", "sent1", "hard_neg"), ("anchor", "positive", "negative"), ("text",), ("sentence",))
 
 
@@ -36,17 +39,17 @@ class Source:
     """Rows of text that can be read any number of times, in the same order.
 
     Attributes:
-        name: As the user gave it.
+        name: As given to `open_source`.
         views: Strings in a row: 1 (sentence), 2 (anchor, positive) or 3 (anchor, positive, hard negative).
         needs_tensorflow: Reading imports TensorFlow.
-        survey: A faster way to count and fingerprint all rows, if there is one; None if that found a bad one.
+        survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
     """
 
     name: str
     views: int
     _read: Callable[[Reject], Rows]
     needs_tensorflow: bool = False
-    survey: Callable[[], tuple[int, str] | None] = lambda: None
+    survey: Callable[[], tuple[int, str] | None] | None = None
 
     def rows(self, on_bad: Callable[[str], None] | None = None) -> Iterator[Row]:
         """Streams the rows; every string is valid Unicode, stripped and not empty.
@@ -66,7 +69,7 @@ class Source:
             bad += 1
             message = f'{place}: {problem}; the row starts "{text}"'
             if on_bad is None:
-                raise UserError(f"{message}. Correct it, or give --skip-bad-rows to leave out and count such rows.")
+                raise UserError(f"{message}. Correct it, or set `skip_bad_rows` to leave such rows out and count them.")
             on_bad(message)
 
         rows = self._read(reject)
@@ -107,7 +110,7 @@ def scan(source: Source, *, at_most: int | None = None, skip_bad_rows: bool = Fa
     Raises:
         UserError: As `Source.rows`.
     """
-    if at_most is None and (found := source.survey()) and found[0]:
+    if at_most is None and source.survey and (found := source.survey()) and found[0]:
         return Scan(found[0], 0, True, None, found[1])
     rows = bad = 0
     first_bad = None
@@ -141,127 +144,73 @@ def open_source(spec: str, *, columns: tuple[str, ...] = (), tfds_dir: Path | No
             or unreadable file.
     """
     if len(columns) > 3:
-        raise UserError(f"--columns takes at most 3 names (anchor, positive, hard negative), not {len(columns)}.")
+        raise UserError(f"`columns` takes at most 3 names (anchor, positive, hard negative), not {len(columns)}.")
     if os.path.isfile(spec):
         return _open_file(spec, Path(spec), columns)
     if spec in _BUNDLED:
         return _open_file(spec, Path(str(resources.files("simcse_tf.data.corpora"))) / _BUNDLED[spec], columns)
     if spec in PUBLISHED:
-        if not PUBLISHED[spec].columns:
-            _no_columns(spec, columns)
-            return Source(spec, 1, lambda reject: files.text_rows(fetch(spec), reject))
-        chosen = _choose(spec, PUBLISHED[spec].columns, columns)
-        return Source(spec, len(chosen), lambda reject: files.table_rows(fetch(spec), chosen, reject))
-    if spec.startswith("tfds:"):
-        _no_columns(spec, columns)
-        return _open_tfds(spec, tfds_dir)
+        published = PUBLISHED[spec]
+        kind = FORMATS[published.file.suffix]
+        chosen = _choose(spec, published.columns, columns)
+        return Source(spec, len(chosen) or 1, lambda reject: kind.rows(fetch(spec), chosen, reject))
+    if spec.startswith(tfds.PREFIX):
+        _choose(spec, None, columns)
+        views, read = tfds.find(spec, tfds_dir)
+        return Source(spec, views, read, needs_tensorflow=True)
     path = Path(spec)
     if path.name == spec and not path.suffix and not os.path.exists(spec):
         raise UserError(
-            f"--data {spec}: neither a file nor a known name. {did_you_mean(spec, _NAMES)} "
-            f"Or the path of a {', '.join(files.SUFFIXES)} file, also with .gz; or tfds:NAME:SPLIT:FIELD[,FIELD...]."
+            f"`data` {spec}: neither a file nor a known name. {did_you_mean(spec, _NAMES)} "
+            f"Or the path of a {', '.join(FORMATS)} file, also with .gz; or tfds:NAME:SPLIT:FIELD[,FIELD...]."
         )
     return _open_file(spec, path, columns)
-
-
-def _open_tfds(spec: str, tfds_dir: Path | None) -> Source:
-    if spec == _NLI:
-        return Source(spec, 3, partial(_nli_rows, tfds_dir), needs_tensorflow=True)
-    # NAME may end in a version (":1.0.0") and SPLIT may be a slice ("train[:10%]").
-    match = re.fullmatch(r"tfds:([^:]+(?::\d[\d.*]*)?):([^:\[\]]+(?:\[[^\]]*\][^:\[\]]*)*):([^:\[\]]+)", spec)
-    fields = tuple(f.strip() for f in match[3].split(",")) if match else ()
-    if match is None or not all(fields) or len(fields) > 3:
-        raise UserError(
-            f"--data {spec}: expected tfds:NAME:SPLIT:FIELD[,FIELD...] with at most 3 fields, such as "
-            f"tfds:glue/sst2:train:sentence; or {_NLI}."
-        )
-    read = partial(_tfds_rows, spec, match[1], match[2], fields, tfds_dir)
-    return Source(spec, len(fields), read, needs_tensorflow=True)
 
 
 def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
     try:
         mode = os.stat(path).st_mode
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror}. --data takes a file, or a name: {', '.join(_NAMES)}.") from e
+        raise UserError(f"{path}: {e.strerror}. `data` takes a file, or a name: {', '.join(_NAMES)}.") from e
     if not S_ISREG(mode):
-        raise UserError(f"{path}: not a regular file. Expected a {', '.join(files.SUFFIXES)} file, also with .gz.")
-    kind = files.suffix(path)
-    if kind not in files.SUFFIXES:
-        raise UserError(f"{path}: the suffix '{kind}' is unknown. {did_you_mean(kind, files.SUFFIXES)}")
-    if kind == ".txt":
-        _no_columns(spec, columns)
-    lines = files.lines(path)
-    if next(lines, None) is None:
-        raise UserError(f"{path}: empty (0 lines). Expected {'one sentence a line' if kind == '.txt' else 'rows'}.")
-    lines.close()
+        raise UserError(f"{path}: not a regular file. Expected a {', '.join(FORMATS)} file, also with .gz.")
+    if suffix(path) not in FORMATS:
+        raise UserError(f"{path}: the suffix '{suffix(path)}' is unknown. {did_you_mean(suffix(path), FORMATS)}")
+    first = lines(path)
+    if next(first, None) is None:
+        raise UserError(f"{path}: empty (0 lines). Expected rows of text.")
+    first.close()
 
-    if kind == ".txt":
-        return Source(spec, 1, partial(files.text_rows, path), survey=partial(survey_text, path))
-    if kind == ".jsonl":
-        chosen = _choose(str(path), files.first_keys(path), columns, take_all=False)
-        return Source(spec, len(chosen), partial(files.json_rows, path, chosen))
-    chosen = _choose(str(path), files.header(path), columns)
-    return Source(spec, len(chosen), partial(files.table_rows, path, chosen))
+    kind = FORMATS[suffix(path)]
+    names = kind.columns(path) if kind.columns else None
+    chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
+    survey = partial(kind.survey, path) if kind.survey else None
+    return Source(spec, len(chosen) or 1, partial(kind.rows, path, chosen), survey=survey)
 
 
-def _no_columns(spec: str, columns: tuple[str, ...]) -> None:
-    if columns:
-        raise UserError(f"--columns {','.join(columns)}: {spec} has no named columns. Leave the flag out.")
-
-
-def _choose(where: str, header: Sequence[str], columns: tuple[str, ...], *, take_all: bool = True) -> tuple[str, ...]:
+def _choose(
+    where: str, names: Sequence[str] | None, columns: tuple[str, ...], *, takes_all: bool = False
+) -> tuple[str, ...]:
+    """Which of the columns `names` of a source are its text; none of a source that has no columns."""
+    if names is None:
+        if columns:
+            raise UserError(f"`columns` {','.join(columns)}: {where} has no named columns. Omit `columns`.")
+        return ()
     chosen = columns
     if not chosen:
-        known = next((names for names in _KNOWN_COLUMNS if names[0] in header), ())
-        chosen = tuple(name for name in known if name in header)
+        known = next((known for known in _KNOWN_COLUMNS if known[0] in names), ())
+        chosen = tuple(name for name in known if name in names)
         if chosen != known[: len(chosen)]:
             chosen = ()  # A hard negative without a positive: not for us to guess.
-        elif not chosen and take_all and len(header) <= 3:
-            chosen = tuple(header)
+        elif not chosen and takes_all and len(names) <= 3:
+            chosen = tuple(names)
     if not chosen or "" in chosen:
-        names = ", ".join(header)
-        raise UserError(f"{where}: which of its columns ({names}) are the text? Name 1, 2 or 3 with --columns.")
+        raise UserError(
+            f"{where}: which of its columns ({', '.join(names)}) are the text? Name 1, 2 or 3 with `columns`."
+        )
     for name in chosen:
-        if name not in header:
-            raise UserError(f"{where}: no column '{name}'. {did_you_mean(name, header)}")
-        if header.count(name) > 1:
+        if name not in names:
+            raise UserError(f"{where}: no column '{name}'. {did_you_mean(name, names)}")
+        if names.count(name) > 1:
             raise UserError(f"{where}: two columns are named '{name}'. Rename one of them.")
     return chosen
-
-
-def _tfds_rows(
-    where: str, name: str, split: str, fields: tuple[str, ...], tfds_dir: Path | None, reject: Reject
-) -> Rows:
-    number = 0
-    for number, raw in enumerate(examples(name, split, fields, tfds_dir=tfds_dir), 1):
-        row = _checked_example(f"{where}, example {number}", raw, fields, reject)
-        if row:
-            yield row
-    return f"{number} examples, {{bad}} bad"
-
-
-def _nli_rows(tfds_dir: Path | None, reject: Reject) -> Rows:
-    fields = ("premise", "hypothesis")
-    number = 0
-
-    def pairs() -> Iterator[tuple[str, str, int]]:
-        nonlocal number
-        for name in ("snli", "multi_nli"):
-            for i, (*raw, label) in enumerate(examples(name, "train", fields, label="label", tfds_dir=tfds_dir), 1):
-                number += 1
-                if label in (ENTAILMENT, CONTRADICTION):
-                    row = _checked_example(f"tfds:{name}, train, example {i}", raw, fields, reject)
-                    if row:
-                        yield row[0], row[1], label
-
-    yield from triplets(pairs())
-    return f"{number} examples, {{bad}} bad, no premise with both an entailment and a contradiction"
-
-
-def _checked_example(where: str, raw: Sequence[bytes], fields: tuple[str, ...], reject: Reject) -> Row | None:
-    try:
-        return files.checked((files.decode(cell) for cell in raw), fields)
-    except BadTextError as e:
-        reject(where, str(e), files.readable(b" ".join(raw)))
-        return None

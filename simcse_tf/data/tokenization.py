@@ -24,8 +24,8 @@ def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | 
 
     Args:
         tokenizer: A keras-hub tokenizer with `start_token_id`, `end_token_id` and `pad_token_id`.
-        text: `(n,)` string. Bytes that are no UTF-8 become U+FFFD; NULs are left out, and by BERT's rules for WordPiece
-            all control characters and U+FFFD as well.
+        text: `(n,)` string. Bytes that are not UTF-8 become U+FFFD; NULs are left out, and by BERT's rules for
+            WordPiece all control characters and U+FFFD as well.
         max_length: Most tokens per text, special tokens included.
         pad_to: Pad every text to this many tokens (for XLA, which wants one shape); otherwise to the longest of the
             batch.

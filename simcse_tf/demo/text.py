@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from simcse_tf.data import files
+from simcse_tf.data.rows import Row
+from simcse_tf.data.sources import FORMATS
 from simcse_tf.errors import UserError, did_you_mean
 
 MAX_CHARACTERS = 5_000
@@ -16,7 +17,7 @@ MAX_MATRIX = 50
 MAX_MAP = 5_000
 MAX_INDEX = 200_000
 # A compressed file may hold a thousand times its size: uploads are plain.
-SUFFIXES = list(files.SUFFIXES)
+SUFFIXES = list(FORMATS)
 _GUESS_ROWS = 100
 
 
@@ -77,10 +78,11 @@ def columns(path: str | Path) -> list[str]:
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise UserError(f"{path.name}: files of type '{kind}' are not read. Expected one of {', '.join(SUFFIXES)}.")
-    if kind == ".txt":
+    names = FORMATS[kind].columns
+    if names is None:
         return []
     with _named(path):
-        return files.first_keys(path) if kind == ".jsonl" else files.header(path)
+        return names(path)
 
 
 def guess_column(path: str | Path, names: list[str]) -> str | None:
@@ -96,7 +98,7 @@ def guess_column(path: str | Path, names: list[str]) -> str | None:
     return best
 
 
-def rows(path: str | Path, names: tuple[str, ...]) -> Iterator[files.Row]:
+def rows(path: str | Path, names: tuple[str, ...]) -> Iterator[Row]:
     """Rows of an uploaded file, checked as they are read.
 
     Args:
@@ -117,12 +119,7 @@ def rows(path: str | Path, names: tuple[str, ...]) -> Iterator[files.Row]:
         raise UserError(f'{where}: {problem}; the line starts "{start}". Correct the file and upload it again.')
 
     with _named(path):
-        if not known:
-            yield from files.text_rows(path, reject)
-        elif path.suffix.lower() == ".jsonl":
-            yield from files.json_rows(path, names, reject)
-        else:
-            yield from files.table_rows(path, names, reject)
+        yield from FORMATS[path.suffix.lower()].rows(path, names, reject)
 
 
 def file_sentences(path: str | Path, column: str | None, *, least: int, most: int) -> list[str]:

@@ -227,12 +227,12 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    from simcse_tf.data.files import text_rows
+    from simcse_tf.data import text
 
-    def reject(where: str, problem: str, text: str) -> None:
-        raise UserError(f'{where}: {problem}; the line starts "{text}". Correct it.')
+    def reject(where: str, problem: str, start: str) -> None:
+        raise UserError(f'{where}: {problem}; the line starts "{start}". Correct it.')
 
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give the name of a text file, or the sentences themselves as a list.")
-    for (sentence,) in text_rows(path, reject):
+    for (sentence,) in text.rows(path, (), reject):
         yield sentence

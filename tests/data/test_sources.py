@@ -131,12 +131,14 @@ def test_columns_are_the_named_ones_else_the_known_ones_else_all_of_a_few(write,
 def test_a_header_that_does_not_tell_asks_for_columns(write, header):
     message = complaint(write("a.csv", f"{header}\n"))
     assert "a.csv: which of its columns" in message
-    assert "--columns" in message
+    assert "`columns`" in message
 
 
 def test_json_keys_that_are_not_known_ask_for_columns(write):
     spec = write("a.jsonl", '{"q": "One.", "r": "Two."}\n')
-    assert complaint(spec) == "a.jsonl: which of its columns (q, r) are the text? Name 1, 2 or 3 with --columns."
+    message = complaint(spec)
+    assert message.startswith("a.jsonl: which of its columns (q, r) are the text?")
+    assert "`columns`" in message
     assert rows(spec, columns=("r",)) == [("Two.",)]
 
 
@@ -154,7 +156,7 @@ def test_two_columns_of_one_name_are_an_error(write):
 @pytest.mark.parametrize("spec", ["a.txt", "bundled", "wiki1m", "tfds:snli:train:premise"])
 def test_columns_for_a_source_that_has_none_are_an_error(write, spec):
     write("a.txt", "Text.\n")
-    assert complaint(spec, columns=("text",)) == (f"--columns text: {spec} has no named columns. Leave the flag out.")
+    assert complaint(spec, columns=("text",)).startswith(f"`columns` text: {spec} has no named columns")
 
 
 def test_four_columns_are_too_many(write):
@@ -166,11 +168,12 @@ def test_four_columns_are_too_many(write):
 
 def test_a_wrong_number_of_columns_names_file_line_and_the_rows_start(write):
     spec = write("a.csv", 'sent0,sent1,hard_neg\n"two\nlines",b,c\n\nA man is playing a guitar on the stage today.,b\n')
-    assert complaint(spec) == (
+    message = complaint(spec)
+    assert message.startswith(
         "a.csv:5: expected 3 columns (sent0, sent1, hard_neg), found 2; the row starts "
-        '"A man is playing a guitar on the stage t...". Correct it, or give --skip-bad-rows to leave out and count '
-        "such rows."
+        '"A man is playing a guitar on the stage t...".'
     )
+    assert "`skip_bad_rows`" in message
 
 
 GOOD = {"txt": b"good\n", "csv": b"x,y\n", "tsv": b"x\ty\n", "jsonl": b'{"text": "good"}\n'}
@@ -181,23 +184,23 @@ HEAD = {"txt": b"\n", "csv": b"a,b\n", "tsv": b"a\tb\n", "jsonl": b"\n"}
 @pytest.mark.parametrize(
     ("kind", "row", "problem"),
     [
-        ("txt", b"caf\xe9", "byte 0xe9 at position 4 is no UTF-8"),
+        ("txt", b"caf\xe9", "byte 0xe9 at position 4 is not UTF-8"),
         ("txt", b"y" * 3_000_000, "longer than 1,048,575 bytes"),
         ("csv", b"x", "expected 2 columns (a, b), found 1"),
         ("csv", b"x,y,z", "expected 2 columns (a, b), found 3"),
         ("csv", b"x, ", "'b' is empty"),
-        ("csv", b"x,caf\xe9", "byte 0xe9 at position 6 is no UTF-8"),
-        ("csv", b'x,"1\n\xff\n3"', "byte 0xff at position 1 is no UTF-8"),
+        ("csv", b"x,caf\xe9", "byte 0xe9 at position 6 is not UTF-8"),
+        ("csv", b'x,"1\n\xff\n3"', "byte 0xff at position 1 is not UTF-8"),
         ("csv", b"x," + b"y" * 200_000, "field larger than field limit"),
         ("csv", b"x," * 600_000, "longer than 1,048,575 bytes"),
-        ("tsv", b'"said" he\ty', "no valid TSV"),
+        ("tsv", b'"said" he\ty', "not valid TSV"),
         ("jsonl", b'{"text": "y"', "broken JSON"),
         ("jsonl", b'["y"]', "not a JSON object"),
         ("jsonl", b'{"txet": "y"}', "no 'text'"),
         ("jsonl", b'{"text": 17}', "'text' is 17, expected a string"),
         ("jsonl", b'{"text": null}', "'text' is null, expected a string"),
         ("jsonl", b'{"text": " "}', "'text' is empty"),
-        ("jsonl", b'{"text": "\xff"}', "byte 0xff at position 11 is no UTF-8"),
+        ("jsonl", b'{"text": "\xff"}', "byte 0xff at position 11 is not UTF-8"),
         ("jsonl", b'{"text": "a \\ud83d"}', "'text' has \\ud83d, half of a surrogate pair"),
         ("jsonl", b"[" * 100_000, "JSON that cannot be read"),
         ("jsonl", b"1" * 10_000, "JSON that cannot be read"),
@@ -208,7 +211,7 @@ def test_a_bad_row_names_file_and_line_and_can_be_skipped(write, kind, row, prob
     message = complaint(spec)
     assert message.startswith(f"{spec}:4: ")
     assert problem in message
-    assert "--skip-bad-rows" in message
+    assert "`skip_bad_rows`" in message
     assert len(message) < 400
 
     bad = []
@@ -221,7 +224,7 @@ def test_a_bad_row_names_file_and_line_and_can_be_skipped(write, kind, row, prob
 
 def test_a_quotation_mark_that_is_never_closed_is_found_where_it_opens(write):
     spec = write("a.csv", 'a,b\nx,y\nx,"open\nx,y\nx,y\n')
-    assert complaint(spec).startswith("a.csv:3: no valid CSV (unexpected end of data; ")
+    assert complaint(spec).startswith("a.csv:3: not valid CSV (unexpected end of data; ")
 
 
 def test_a_utf_16_file_is_no_utf_8(write):
@@ -240,8 +243,8 @@ def test_the_shown_start_of_a_row_cannot_control_the_terminal(write):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.txt", "", "empty (0 lines). Expected one sentence a line."),
-        ("a.csv", "", "empty (0 lines). Expected rows."),
+        ("a.txt", "", "empty (0 lines). Expected rows of text."),
+        ("a.csv", "", "empty (0 lines). Expected rows of text."),
         ("a.txt", "\n \n\n", "no usable row: 3 lines, 0 bad, all others blank."),
         ("a.csv", "\n\n", "only blank lines. Expected a header with the column names."),
         ("a.csv", "a,b\n\n", "no usable row: 0 rows below the header, 0 bad."),
@@ -312,7 +315,7 @@ def test_a_missing_path_says_so(write, spec):
 )
 def test_an_unknown_name_gets_the_nearest_ones(write, spec, hint):
     message = complaint(spec)
-    assert message.startswith(f"--data {spec}: neither a file nor a known name. {hint}")
+    assert message.startswith(f"`data` {spec}: neither a file nor a known name. {hint}")
 
 
 def test_a_file_wins_over_a_name(write):
@@ -324,7 +327,7 @@ def test_a_file_wins_over_a_name(write):
 
 @pytest.mark.parametrize("spec", ["tfds:", "tfds:snli", "tfds:glue/stsb", "tfds:a:b", "tfds:a:b:", "tfds:a:b:1,2,3,4"])
 def test_a_tfds_name_that_is_not_complete_shows_the_form(write, spec):
-    assert complaint(spec).startswith(f"--data {spec}: expected tfds:NAME:SPLIT:FIELD[,FIELD...]")
+    assert complaint(spec).startswith(f"`data` {spec}: expected tfds:NAME:SPLIT:FIELD[,FIELD...]")
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import gzip
 
 import pytest
 
-from simcse_tf.data import files, survey
+from simcse_tf.data import rows, text
 
-BLOCK = survey._BLOCK
+BLOCK = text._BLOCK
 GOOD = {
     "nothing": b"",
     "no newline at the end": b"one\ntwo",
@@ -19,16 +19,16 @@ GOOD = {
     "many blocks": b"".join(b"line %d\n\n" % i for i in range(50_000)),
 }
 BAD = {
-    "no UTF-8": b"one\n" * 20_000 + b"caf\xe9\n",
+    "not UTF-8": b"one\n" * 20_000 + b"caf\xe9\n",
     "half a character at the end": b"one\n\xc3",
-    "a line that is too long": b"one\n" + b"a" * files.LONGEST + b"\ntwo\n",
-    "a line that is too long at the end": b"one\n" + b"a" * files.LONGEST,
+    "a line that is too long": b"one\n" + b"a" * rows.LONGEST + b"\ntwo\n",
+    "a line that is too long at the end": b"one\n" + b"a" * rows.LONGEST,
 }
 
 
 def slowly(path):
     bad = []
-    return sum(1 for _ in files.text_rows(path, lambda *what: bad.append(what))), len(bad)
+    return sum(1 for _ in text.rows(path, (), lambda *what: bad.append(what))), len(bad)
 
 
 @pytest.mark.parametrize("content", GOOD.values(), ids=GOOD)
@@ -36,7 +36,7 @@ def slowly(path):
 def test_good_rows_are_counted(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    assert slowly(path) == (survey.survey_text(path)[0], 0)
+    assert slowly(path) == (text.survey(path)[0], 0)
 
 
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD)
@@ -44,12 +44,12 @@ def test_a_bad_row_is_left_to_the_slow_way(tmp_path, content):
     path = tmp_path / "x.txt"
     path.write_bytes(content)
     assert slowly(path)[1] == 1
-    assert survey.survey_text(path) is None
+    assert text.survey(path) is None
 
 
 def test_the_fingerprint_tells_texts_apart(tmp_path):
     path, prints = tmp_path / "x.txt", set()
     for content in (b"ab\ncd\n", b"a\nbcd\n", b"ab\nce\n", b"cd\nab\n"):
         path.write_bytes(content)
-        prints.add(survey.survey_text(path)[1])
+        prints.add(text.survey(path)[1])
     assert len(prints) == 4

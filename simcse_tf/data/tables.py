@@ -1,0 +1,102 @@
+"""Tables with a header: CSV and TSV, quoted as RFC 4180 has it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from simcse_tf.data.rows import BadTextError, Format, Reject, Row, Rows, checked, decode, lines, readable, suffix
+from simcse_tf.errors import UserError
+
+
+def rows(path: Path, columns: Row, reject: Reject) -> Rows:
+    """The cells at `columns` of a .csv or .tsv file with a header; blank lines are skipped.
+
+    Quoting is strict: a quotation mark out of place is a bad row, since reading on would join cells and lines in
+    silence.
+
+    Raises:
+        UserError: The file cannot be read or decompressed.
+    """
+    names = header(path)
+    picks = [names.index(c) for c in columns]
+    count = 0
+    for count, (record, cells) in enumerate(_records(path)):
+        if count == 0:
+            continue  # the header
+        try:
+            if record.problem:
+                raise BadTextError(record.problem)
+            if len(cells) != len(names):
+                expected = f"{len(names)} column{'s' * (len(names) > 1)} ({', '.join(names)})"
+                raise BadTextError(f"expected {expected}, found {len(cells)}")
+            row = checked((cells[i] for i in picks), columns)
+        except BadTextError as e:
+            reject(f"{path}:{record.first}", str(e), readable(record.start))
+            continue
+        yield row
+    return f"{count} rows below the header, {{bad}} bad"
+
+
+def header(path: Path) -> list[str]:
+    """The column names of a table.
+
+    Raises:
+        UserError: It has no header, or one that is not text.
+    """
+    for record, cells in _records(path):
+        if record.problem:
+            raise UserError(f"{path}:{record.first}: expected a header with the column names: {record.problem}.")
+        return [c.strip() for c in cells]
+    raise UserError(f"{path}: only blank lines. Expected a header with the column names.")
+
+
+class _Record:
+    """Feeds csv.reader with lines; remembers where the record being read began and what is wrong with its text."""
+
+    def __init__(self, path: Path):
+        self._lines = lines(path)
+        self._number = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.first = self._number + 1
+        self.start = b""
+        self.problem = ""
+
+    def __iter__(self) -> _Record:
+        return self
+
+    def __next__(self) -> str:
+        raw = next(self._lines)
+        self._number += 1
+        self.start = self.start or raw
+        try:
+            return decode(raw)
+        except BadTextError as e:
+            self.problem = self.problem or str(e)
+            return raw.decode("utf-8", "replace")
+
+
+def _records(path: Path) -> Iterator[tuple[_Record, list[str]]]:
+    kind = suffix(path)
+    record = _Record(path)
+    reader = csv.reader(record, delimiter="\t" if kind == ".tsv" else ",", strict=True)
+    while True:
+        record.begin()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as e:
+            cells = []
+            record.problem = record.problem or (
+                f"not valid {kind[1:].upper()} ({e}; a cell that begins with a quotation mark must end with one and "
+                "double those inside)"
+            )
+        if cells or record.problem:
+            yield record, cells
+
+
+FORMAT = Format(rows, header, takes_all=True)

@@ -1,0 +1,63 @@
+"""Plain text: one sentence a line."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from simcse_tf.data.rows import MARK, BadTextError, Format, Reject, Row, Rows, decode, lines, readable, reading
+
+# Bytes. A line that spans two blocks is still far shorter than what `lines` cuts at.
+_BLOCK = 1 << 14
+
+
+def rows(path: Path, columns: Row, reject: Reject) -> Rows:
+    """One sentence a line, `(sentence,)`; blank lines are skipped. There are no columns.
+
+    Raises:
+        UserError: The file cannot be read or decompressed.
+    """
+    number = 0
+    for number, raw in enumerate(lines(path), 1):
+        try:
+            text = decode(raw).strip()
+        except BadTextError as e:
+            reject(f"{path}:{number}", str(e), readable(raw))
+            continue
+        if text:
+            yield (text,)
+    return f"{number} lines, {{bad}} bad, all others blank"
+
+
+def survey(path: Path) -> tuple[int, str] | None:
+    """Counts and checks what `rows` would yield, in blocks of 16 KiB instead of line by line.
+
+    Returns:
+        The number of rows and a fingerprint of the text; None if a row is bad, which `rows` can name.
+
+    Raises:
+        UserError: The file cannot be read or decompressed.
+    """
+    with reading(path) as file:
+        rest = file.read(len(MARK)).removeprefix(MARK)
+        found, digest = 0, hashlib.sha256(rest)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            count = _count(whole + newline)
+            if count is None or len(rest) >= _BLOCK:
+                return None
+            found += count
+        count = _count(rest)
+    return None if count is None else (found + count, digest.hexdigest())
+
+
+def _count(text: bytes) -> int | None:
+    """How many lines are not blank; None if a byte is not UTF-8."""
+    try:
+        return sum(map(bool, map(str.strip, text.decode().split("\n"))))
+    except UnicodeDecodeError:
+        return None
+
+
+FORMAT = Format(rows, survey=survey)

@@ -1,0 +1,125 @@
+"""Reads a run directory: what the run is, what it measured, where its best encoder is. Standard library only.
+
+`simcse_tf.training.checkpoint` writes the directory and says what else is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simcse_tf.config import TrainConfig
+from simcse_tf.errors import UserError
+from simcse_tf.files import read_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as it has come.
+
+    Attributes:
+        path: Its directory.
+        config: What is trained.
+        metrics: What was logged, in order: dictionaries with a `step`; evaluations have a `dev`, the score on the
+            development set.
+        versions: The packages that it was trained with; empty if it was killed before it wrote them.
+    """
+
+    path: Path
+    config: TrainConfig
+    metrics: list[dict[str, Any]]
+    versions: dict[str, str]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The evaluations among `metrics`, in order; the first is of the encoder that training began with."""
+        return [line for line in self.metrics if "dev" in line]
+
+    @property
+    def before(self) -> dict[str, Any]:
+        """The evaluation of the encoder that training began with.
+
+        Raises:
+            UserError: The run has not been evaluated yet.
+        """
+        return self._evaluated()[0]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The evaluation with the highest `dev`, the earliest of equals: its encoder is the one that is kept.
+
+        Raises:
+            UserError: The run has not been evaluated yet.
+        """
+        return max(self._evaluated(), key=lambda line: line["dev"])
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def encoder(self) -> Path:
+        """The directory of the best encoder."""
+        return best_encoder(self.path)
+
+    def _evaluated(self) -> list[dict[str, Any]]:
+        if not self.evaluations or not self.encoder.is_dir():
+            raise UserError(f"{self.path}: the run has not been evaluated yet. Continue it with `resume`.")
+        return self.evaluations
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run's, finished or not."""
+    return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
+
+
+def best_encoder(path: Path) -> Path:
+    """Where a run keeps the best encoder; not there before the first evaluation."""
+    return path / "checkpoints" / "best"
+
+
+def read(path: Path) -> Run:
+    """Reads a run, finished, stopped or being trained.
+
+    Raises:
+        UserError: There is no run, or a file of it is damaged; names the file and the line.
+    """
+    if not is_run(path):
+        raise UserError(
+            f"{path}: not a run directory (no config.json and checkpoints/ in it). Name one that training wrote."
+        )
+    file = path / "config.json"
+    config = TrainConfig.from_json(json.dumps(read_json(file)), where=str(file))
+    versions = path / "versions.json"
+    return Run(path, config, read_metrics(path), read_json(versions) if versions.is_file() else {})
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """What a run has logged in `metrics.jsonl`, in order; nothing if there is no such file yet.
+
+    A last line without its end is left out: it is being written, or a kill cut it off and `resume` repeats its step.
+
+    Raises:
+        UserError: Any other line is damaged; names file and line.
+    """
+    file = path / "metrics.jsonl"
+    if not file.is_file():
+        return []
+    metrics = []
+    lines = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict) or "step" not in entry:
+                raise ValueError("an object with a step was expected")
+            metrics.append(entry)
+        except ValueError as e:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"{file}:{number}: damaged ({e}). Delete the line, or train again in another directory."
+            ) from e
+    return metrics
