@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
 from simcse_tf.data import pipeline
-from simcse_tf.data.texts import rows as text_rows
-from simcse_tf.data.texts import string_batches
+from simcse_tf.data.in_memory import rows as text_rows
+from simcse_tf.data.in_memory import string_batches
 from simcse_tf.errors import UserError
 from simcse_tf.models.encoder import SentenceEncoder, check_length
 from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
@@ -288,16 +288,16 @@ class SimCSE(replicas.Model):
         return tf.stack(vectors, axis=1)
 
     def train_step(self, data):
-        gradients, logs = self.gradients(_two_views(data))
+        gradients, logs = self.gradients(_two_views(_inputs(data)))
         self.optimizer.apply(replicas.shared_gradients(gradients), self.trainable_variables)
         return self._report(logs)
 
     def test_step(self, data):
-        batch = _two_views(data)
+        batch = _two_views(_inputs(data))
         return self._report(self._compare(self(batch), batch["text_ids"]))
 
     def predict_step(self, data):
-        return unit(self(data))
+        return unit(self(_inputs(data)))
 
     def gradients(self, batch: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """What this replica has to say of a batch with 2 or 3 views, in training.
@@ -340,6 +340,11 @@ class SimCSE(replicas.Model):
         losses = self.objective(local, gathered, replicas.row_offset(rows))
         loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
         return {"loss": loss, "false_negatives": count_false_negatives(local, gathered)}
+
+
+def _inputs(data: Any) -> dict[str, tf.Tensor]:
+    """The batch alone, where Keras hands it over with its places for targets and weights."""
+    return keras.utils.unpack_x_y_sample_weight(data)[0]
 
 
 def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
