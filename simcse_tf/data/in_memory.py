@@ -100,3 +100,30 @@ def string_batches(dataset: tf.data.Dataset) -> tf.data.Dataset | None:
             "views, or a tuple of 2 or 3 tensors of (batch,) strings."
         )
     return dataset
+
+
+def batched(
+    rows: np.ndarray, batch_size: int, *, drop_remainder: bool = False, shuffle_seed: int | None = None
+) -> tf.data.Dataset:
+    """Cuts rows into batches.
+
+    Args:
+        rows: `(n, views)`, from `rows`.
+        batch_size: Rows in a batch.
+        drop_remainder: Leave out the rest that fills no batch.
+        shuffle_seed: Go through the rows without end, in another order each time. With the epoch's number it decides
+            the order: the same on every worker, and however TensorFlow iterates over the data.
+
+    Returns:
+        Elements are `(batch_size, views)` strings.
+    """
+    texts = tf.constant(rows, tf.string)
+    if shuffle_seed is None:
+        return tf.data.Dataset.from_tensor_slices(texts).batch(batch_size, drop_remainder=drop_remainder)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(rows)), seed=tf.stack([shuffle_seed, number]))
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
+
+    batches = tf.data.Dataset.range(np.iinfo("int64").max).flat_map(epoch)
+    return batches.map(lambda places: tf.gather(texts, places))

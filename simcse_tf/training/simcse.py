@@ -9,14 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
-from simcse_tf.data import pipeline
-from simcse_tf.data.in_memory import rows as text_rows
-from simcse_tf.data.in_memory import string_batches
+from simcse_tf.data import in_memory, pipeline
 from simcse_tf.errors import UserError
 from simcse_tf.models.encoder import SentenceEncoder, check_length
 from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
 
+# Rows of a list in a batch, as in Keras, where nothing is said.
+_BATCH_SIZE = 32
 # What Keras takes beside the data and has no meaning here, with the reason.
 _NO_TARGETS = "the positives are part of the data: fit([(anchor, positive), ...])"
 _NO_WEIGHTS = "a row is an anchor and everybody else's negative, so that no weight belongs to it alone"
@@ -187,10 +187,11 @@ class SimCSE(replicas.Model):
         shuffle=True,
         class_weight=None,
         sample_weight=None,
+        steps_per_epoch=None,
         validation_batch_size=None,
         **kwargs,
     ):
-        """As Keras' own, with texts; see the class.
+        """As Keras' own, with texts; see the class. `keras.utils.set_random_seed` decides the order of a list.
 
         Raises:
             UserError: Targets or weights are given, or a row is not like the others.
@@ -202,6 +203,9 @@ class SimCSE(replicas.Model):
             validation_data = self._batches(validation_data, validation_batch_size or batch_size)
         batches = self._batches(x, batch_size, shuffle=shuffle)
         is_text = batches is not x
+        if is_text and shuffle and not isinstance(x, tf.data.Dataset):
+            # What is shuffled has no end.
+            steps_per_epoch = steps_per_epoch or max(1, len(x) // (batch_size or _BATCH_SIZE))
         return super().fit(
             batches,
             None,
@@ -210,6 +214,7 @@ class SimCSE(replicas.Model):
             validation_data=validation_data,
             # Lists are shuffled by now, and a data set is in the order that its maker gave it.
             shuffle=shuffle and not is_text,
+            steps_per_epoch=steps_per_epoch,
             validation_batch_size=validation_batch_size,
             **kwargs,
         )
@@ -236,7 +241,11 @@ class SimCSE(replicas.Model):
         Returns:
             `(n, dim)` float32 for sentences, `(n, views, dim)` for rows of several views and for token ids.
         """
-        texts = _string_batches(x, batch_size)
+        if isinstance(x, tf.data.Dataset):
+            texts = in_memory.string_batches(x)
+        else:
+            rows = in_memory.rows(x)
+            texts = None if rows is None else in_memory.batched(rows, batch_size or _BATCH_SIZE)
         if texts is None:
             return super().predict(x, batch_size, *args, **kwargs)
         self._expect_views(texts.element_spec.shape[1])
@@ -247,18 +256,24 @@ class SimCSE(replicas.Model):
 
     def _batches(self, x: Any, batch_size: int | None, *, shuffle: bool = False) -> Any:
         """Texts as batches of token ids, each replica's rows where it wants them; anything else as it is."""
-        texts = _string_batches(x, batch_size, shuffle=shuffle, drop_remainder=True)
-        if texts is None:
-            return x
-        self._expect_views(texts.element_spec.shape[1])
-        batches = pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
         if isinstance(x, tf.data.Dataset):
-            return batches
-        rows = texts.element_spec.shape[0]
-        if rows < 2 and isinstance(self.objective, InfoNCE):
-            raise UserError(f"{rows} row in a batch: InfoNCE needs at least 2, the others are the negatives.")
-        replicas.check_batch_size(rows, self.distribute_strategy)
-        return replicas.distribute(batches, rows, self.distribute_strategy)
+            texts = in_memory.string_batches(x)
+            return x if texts is None else self._tokenized(texts)
+        rows = in_memory.rows(x)
+        if rows is None:
+            return x
+        batch_size = min(batch_size or _BATCH_SIZE, len(rows))
+        if batch_size < 2 and isinstance(self.objective, InfoNCE):
+            raise UserError(f"{batch_size} row in a batch: InfoNCE needs at least 2, the others are the negatives.")
+        replicas.check_batch_size(batch_size, self.distribute_strategy)
+        # Drawn from what keras.utils.set_random_seed seeds, so that all workers shuffle alike.
+        seed = np.random.randint(2**31) if shuffle else None
+        texts = in_memory.batched(rows, batch_size, drop_remainder=True, shuffle_seed=seed)
+        return replicas.distribute(self._tokenized(texts), batch_size, self.distribute_strategy)
+
+    def _tokenized(self, texts: tf.data.Dataset) -> tf.data.Dataset:
+        self._expect_views(texts.element_spec.shape[1])
+        return pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
 
     def _expect_views(self, views: int) -> None:
         """Traces the steps anew where the rows have another number of views: TensorFlow would make it a variable."""
@@ -328,8 +343,11 @@ class SimCSE(replicas.Model):
     def _report(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """A step's logs are its own, over all replicas; Keras puts their means into the epoch's logs."""
         logs = {name: replicas.total(value) for name, value in logs.items()}
-        for name, value in logs.items():
-            self._means[name].update_state(value)
+        # At the end of a data set TensorFlow starts a step whose batch never comes. What does not wait for the batch,
+        # as a mean's count of steps would not, it may still do.
+        with tf.control_dependencies(list(logs.values())):
+            for name, value in logs.items():
+                self._means[name].update_state(value)
         return logs
 
     def _compare(self, vectors: tf.Tensor, text_ids: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -354,24 +372,8 @@ def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {name: tf.repeat(x, 2, axis=1) for name, x in batch.items()}
 
 
-def _string_batches(
-    x: Any, batch_size: int | None, *, shuffle: bool = False, drop_remainder: bool = False
-) -> tf.data.Dataset | None:
-    """Texts as batches of `(batch, views)` strings; None for anything else."""
-    if isinstance(x, tf.data.Dataset):
-        return string_batches(x)
-    rows = text_rows(x)
-    if rows is None:
-        return None
-    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(rows, tf.string))
-    if shuffle:
-        # keras.utils.set_random_seed decides it, on every worker alike; every epoch has an order of its own.
-        dataset = dataset.shuffle(len(rows), seed=int(np.random.randint(2**31)))
-    return dataset.batch(min(batch_size or 32, len(rows)), drop_remainder=drop_remainder)
-
-
 def _split(x: Any, share: float, validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
-    rows = text_rows(x)
+    rows = in_memory.rows(x)
     if rows is None or validation_data is not None:
         raise UserError("validation_split cuts off the end of a list or an array. Otherwise give validation_data.")
     at = round(len(rows) * (1 - share))

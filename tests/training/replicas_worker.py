@@ -37,20 +37,29 @@ class Logs(keras.callbacks.Callback):
         self.false_negatives.append(int(logs["false_negatives"]))
 
 
-def train(chunk_size):
+def train(chunk_size, *, texts=False):
     keras.utils.set_random_seed(1)
     with strategy.scope():
         encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
         model = SimCSE(encoder, loop.objective(config), chunk_size=chunk_size)
         model.compile(optimizer=loop.optimizer(config, 5, strategy), jit_compile=False)
-    batches = token_batches(Feed(source, batch_size=8, seed=0), encoder.tokenizer, views=3, batch_size=8, max_length=12)
-    logs = Logs()
-    model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[logs])
-    weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+    logs, vectors = Logs(), np.zeros(0)
+    if texts:
+        rows = list(source.rows())
+        model.fit(rows, batch_size=8, epochs=2, verbose=0, validation_data=rows[:8], callbacks=[logs])
+        logs.losses += model.history.history["val_loss"]
+        vectors = model.predict([row[0] for row in rows[:5]], verbose=0)
+    else:
+        feed = Feed(source, batch_size=8, seed=0)
+        batches = token_batches(feed, encoder.tokenizer, views=3, batch_size=8, max_length=12)
+        model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[logs])
+    weights = np.concatenate([np.ravel(v) for v in (*model.trainable_variables, vectors)])
     return {"losses": logs.losses, "false_negatives": logs.false_negatives, "weights": weights.tolist()}
 
 
 results = {"replicas": strategy.num_replicas_in_sync, **train(None)}
+if replicas < 4:
+    results["texts"] = train(None, texts=True)
 if replicas == 2:
     results["chunked"] = train(2)
 json.dump(results, sys.stdout)
