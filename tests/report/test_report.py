@@ -236,15 +236,15 @@ class TestWhatIsNoRun:
     def test_a_run_that_was_not_evaluated_yet(self, runs, tmp_path):
         shutil.copytree(runs / "unsup", tmp_path / "run", symlinks=True)
         (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-        with pytest.raises(UserError, match="no evaluation yet.*--resume"):
+        with pytest.raises(UserError, match="not been evaluated yet.*`resume`"):
             write_report(tmp_path / "run")
 
-    def test_metrics_that_are_cut_off(self, runs, tmp_path):
+    def test_metrics_that_are_damaged(self, runs, tmp_path):
         shutil.copytree(runs / "unsup", tmp_path / "run", symlinks=True)
         with (tmp_path / "run" / "metrics.jsonl").open("a") as f:
-            f.write('{"step": 7, "lo')
+            f.write('{"step": 7, "lo\n')
         before = (tmp_path / "run" / "report.html").read_text("utf-8")
-        with pytest.raises(UserError, match=r"metrics.jsonl:\d+: not JSON"):
+        with pytest.raises(UserError, match=r"metrics.jsonl:\d+: damaged"):
             write_report(tmp_path / "run")
         assert (tmp_path / "run" / "report.html").read_text("utf-8") == before
 
@@ -252,5 +252,5 @@ class TestWhatIsNoRun:
         shutil.copytree(runs / "unsup", tmp_path / "run", symlinks=True)
         config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
         (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"preset": "./gone"}))
-        with pytest.raises(UserError, match="--preset ./gone: no such directory"):
+        with pytest.raises(UserError, match="./gone: no such directory"):
             write_report(tmp_path / "run")
