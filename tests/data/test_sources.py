@@ -352,6 +352,12 @@ def test_columns_of_a_published_table_can_be_chosen():
     assert "Did you mean 'hard_neg'" in complaint("nli_for_simcse", columns=("sent0", "hard_negative"))
 
 
+@pytest.mark.parametrize("module", ["tensorflow_datasets", "importlib_resources"])
+def test_a_missing_extra_is_named_before_anything_is_read(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "simcse-tf[tfds]" in complaint("tfds:imdb_reviews:train:text")
+
+
 # --- Scanning ---
 
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -226,6 +227,29 @@ def test_long_curves_are_averaged_in_groups():
     assert thin[0] == [5, 0.6]
     assert thin[-1][0] == 5000
     assert _thinned([]) == []
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "sklearn"])
+def test_a_missing_extra_is_named_before_anything_is_read(monkeypatch, tmp_path, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"the report needs .*simcse-tf\[report\]"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_the_map_is_the_same_every_time_and_its_components_point_where_their_largest_weight_is_positive():
+    from simcse_tf.report.report import _map
+
+    x = np.random.default_rng(0).normal(size=(60, 8))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    spaces = {"before": x, "after": x[:, ::-1]}
+    sentences = [f"sentence {i}" for i in range(60)]
+    found = _map(sentences, spaces)
+    assert found == _map(sentences, spaces)
+    # Written out: the two axes along which both spaces, each centred, vary most.
+    centred = np.concatenate([space - space.mean(axis=0) for space in spaces.values()])
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    np.testing.assert_allclose(found["before"]["points"], centred[:60] @ axes, atol=1e-4)
 
 
 class TestWhatIsNoRun:
