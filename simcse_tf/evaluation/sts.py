@@ -1,9 +1,9 @@
-"""Semantic textual similarity: does cosine similarity rank sentence pairs as people did?
+"""Semantic textual similarity: does cosine similarity rank sentence pairs as people do?
 
 Protocol (Gao et al. 2021, section 6.1 and appendix B): no regressor, Spearman's correlation x 100, a task's subsets
 concatenated ("all"), STS13 without its SMT subset. Pearson, each subset, "mean" and "wmean" (weighted by pairs) are
-there for papers that report those. Runs of whitespace count as one space, as in SentEval; nothing else is done to the
-text, while SentEval's download script also tokenises and lowercases it.
+for comparison with papers that report those. Runs of whitespace count as one space, as in SentEval; nothing else is
+done to the text, while SentEval's download script also tokenises and lowercases it.
 
 Everything depends on a function `encode(list[str]) -> (n, dim)` alone. A new task is one entry in `TASKS`.
 """
@@ -62,7 +62,7 @@ class Correlation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What `score` found; `all` is the figure that the paper reports, `cosines` `(n,)` is there for plots."""
+    """What `score` found; `all` is the figure that the paper reports, `cosines` `(n,)` is for plots."""
 
     task: str
     source: str

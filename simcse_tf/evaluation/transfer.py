@@ -58,7 +58,7 @@ class Result:
         dev_accuracy: Of the regularisation that was picked, where it was picked.
         f1: Of the positive class x 100; for MRPC alone.
         examples: Per split, as read.
-        note: Says so where the sizes are not the published set's; else empty.
+        note: What differs if the sizes are not those of the published set; else empty.
     """
 
     task: str

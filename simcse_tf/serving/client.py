@@ -51,7 +51,7 @@ class Client:
             answered once.
 
     Raises:
-        UserError: There is no such model, it is not one of this package, or the server cannot be reached.
+        UserError: There is no such model, this package did not export it, or the server cannot be reached.
     """
 
     def __init__(self, model: str | Path | Backend, *, timeout: float = 30.0, retry_for: float = 60.0):
@@ -93,8 +93,7 @@ class Client:
             for rows in batches:
                 encode_rows(rows)
             return vectors
-        # Two calls at once: what a core leaves idle in one (tokenising, waiting for the other cores, the way to a
-        # server and back) the other uses.
+        # Two calls at once: one uses what the other leaves idle (tokenising, waiting for cores or for the network).
         pool = ThreadPoolExecutor(2)
         try:
             for _ in pool.map(encode_rows, batches):

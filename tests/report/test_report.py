@@ -239,9 +239,9 @@ def test_a_missing_extra_is_named_before_anything_is_read(monkeypatch, tmp_path,
 def test_the_map_is_the_same_every_time_and_its_components_point_where_their_largest_weight_is_positive():
     from simcse_tf.report.report import _map
 
-    x = np.random.default_rng(0).normal(size=(60, 8))
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    spaces = {"before": x, "after": x[:, ::-1]}
+    rng = np.random.default_rng(0)
+    spaces = {when: rng.normal(size=(60, 8)) for when in ("before", "after")}
+    spaces = {when: x / np.linalg.norm(x, axis=1, keepdims=True) for when, x in spaces.items()}
     sentences = [f"sentence {i}" for i in range(60)]
     found = _map(sentences, spaces)
     assert found == _map(sentences, spaces)
