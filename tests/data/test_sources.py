@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from simcse_tf.data import sources
+from simcse_tf.data.rows import Format, lines
 from simcse_tf.data.sources import open_source, scan
 from simcse_tf.errors import UserError
 
@@ -102,6 +103,17 @@ def test_real_files_are_read_whole(shared_data):
     assert scan(open_source(str(shared_data / "wiki_sentences.txt"))).rows == 11_914
     triplets = scan(open_source(str(shared_data / "nli_triplets.csv")))
     assert (triplets.rows, triplets.bad, triplets.complete) == (2_954, 0, True)
+
+
+def test_a_format_is_one_line_in_the_table(write, monkeypatch):
+    def words(path, columns, reject):
+        for raw in lines(path):
+            yield from ((word,) for word in raw.decode().split())
+        return "nothing"
+
+    monkeypatch.setitem(sources.FORMATS, ".words", Format(words))
+    assert rows(write("a.words", "one two\nthree\n")) == [("one",), ("two",), ("three",)]
+    assert ".words" in complaint("no such file")
 
 
 # --- Columns ---
