@@ -97,12 +97,17 @@ def read_sick(path: Path) -> list[Row]:
     return read_table(path, "relatedness_score", "sentence_A", "sentence_B")
 
 
-def read_pairs(path: Path | str, name: str) -> Pairs:
+def read_pairs(path: Path | str, name: str | None = None) -> Pairs:
     """Reads tab-separated pairs with the header `score sentence1 sentence2`, graded 0 to 5.
+
+    Args:
+        path: The file.
+        name: What scores of these pairs are called; the file's name without its suffix if not given.
 
     Raises:
         UserError: The file is not that; names it and the line.
     """
+    name = name or Path(path).stem
     return from_rows(name, {name: read_table(Path(path), "score", "sentence1", "sentence2")}, source=str(path))
 
 

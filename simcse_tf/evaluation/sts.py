@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simcse_tf.data import tfds
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation.embedding import Encode, check, embed, unit
 from simcse_tf.evaluation.pairs import (
@@ -199,11 +200,14 @@ def development_set(name: str = "bundled", *, sts_dir: Path | None = None) -> Pa
         The set; None if only `from_tfds` can give it, which needs TensorFlow.
 
     Raises:
-        UserError: As `load`.
+        UserError: As `load`; or the extra `tfds` is needed and not installed.
     """
     if sts_dir is not None:
         return load("STSB-dev", sts_dir)
-    return bundled() if name == "bundled" else None
+    if name == "bundled":
+        return bundled()
+    tfds.check_installed(f"`dev` {name}")
+    return None
 
 
 def embed_pairs(encode: Encode, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

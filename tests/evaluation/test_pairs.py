@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -163,6 +165,7 @@ def test_our_own_pairs_are_read_and_errors_name_the_line(tmp_path):
     pairs = sts.read_pairs(path, "mine")
     assert (pairs.name, pairs.a, pairs.b) == ("mine", ["A cat.", "A dog."], ["One cat.", "Rain"])
     np.testing.assert_array_equal(pairs.gold, [5, 0.2])
+    assert sts.read_pairs(path).name == "pairs"
     replace_line(path, 3, "0.2\tA dog.")
     with pytest.raises(UserError, match=rf"{path}:3: 2 tab-separated column"):
         sts.read_pairs(path, "mine")
@@ -193,6 +196,13 @@ def test_the_development_set_comes_from_tfds_as_its_own_writer_stored_it(tmp_pat
     pairs = sts.from_tfds(tmp_path)
     assert pairs.name == "STSB-dev"
     assert sorted(zip(pairs.a, pairs.b, pairs.gold.tolist(), strict=True)) == sorted(rows)
+
+
+def test_a_development_set_that_needs_a_missing_extra_names_it_without_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match=r"`dev` tfds:glue/stsb needs .*simcse-tf\[tfds\]"):
+        sts.development_set("tfds:glue/stsb")
+    assert sts.development_set("bundled").name == "bundled"
 
 
 def test_tfds_without_data_and_without_a_network_is_an_error_in_seconds(tmp_path, no_network):
