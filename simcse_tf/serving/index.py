@@ -75,7 +75,7 @@ class Index:
 
     Args:
         directory: Written by `build`.
-        fingerprint: `(probes, dim)`: what the model that will ask makes of the fixed texts.
+        fingerprint: `(probes, dim)`: what the model that queries come from makes of `probes.PROBES`.
 
     Raises:
         UserError: faiss is missing, there is no index, it is damaged, or another model made it.
@@ -87,7 +87,7 @@ class Index:
             raise UserError(f"{directory}: no index there (no {_ABOUT}). Make one with build_index.")
         try:
             self.about: dict[str, Any] = json.loads((directory / _ABOUT).read_text("utf-8"))
-            _check_model(directory, np.load(directory / _FINGERPRINT), fingerprint, self.about["model"])
+            made_by, then = self.about["model"], np.load(directory / _FINGERPRINT)
             self._offsets = np.load(directory / _OFFSETS, mmap_mode="r")
             self._text = np.memmap(directory / _SENTENCES, "uint8", "r")
             self._faiss = faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_MMAP_IFC)
@@ -96,6 +96,11 @@ class Index:
                 raise ValueError(f"files of different length: {sorted(counts)} rows")
         except (OSError, ValueError, KeyError, RuntimeError) as e:
             raise UserError(f"{directory}: the index is damaged ({e}). Build it again.") from e
+        if difference := probes.difference(then, fingerprint, tolerance=probes.SAME_ANY_FORMAT):
+            raise UserError(
+                f"{directory}: made by another model ({made_by}: {difference}). Open it with the model that made it, "
+                "or build it again."
+            )
         self.directory = directory
 
     def __len__(self) -> int:
@@ -168,14 +173,6 @@ def _index(faiss: Any, kind: Kind, vectors: np.ndarray) -> Any:
     for start in range(0, count, _ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + _ROWS]))
     return index
-
-
-def _check_model(directory: Path, then: np.ndarray, now: np.ndarray, model: str) -> None:
-    if difference := probes.difference(then, now, tolerance=probes.SAME_ANY_FORMAT):
-        raise UserError(
-            f"{directory}: made by another model ({model}: {difference}). Open it with the model that made it, or "
-            "build it again."
-        )
 
 
 def _faiss() -> Any:
