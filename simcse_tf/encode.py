@@ -27,14 +27,11 @@ from simcse_tf import cli, loading
 from simcse_tf.data.rows import BadTextError, decode, lines, readable
 from simcse_tf.errors import UserError
 from simcse_tf.files import write_whole
-from simcse_tf.serving.client import PROBES
+from simcse_tf.serving import probes
 
 # Calls of the model whose texts are sorted by length together, so that a call has little padding. What they give is
 # written at once: a kill loses no more.
 _CALLS = 32
-# Largest difference between what the model made of a probe when the output was begun and now. Another machine stays
-# below it; another model does not, were it one step of training away.
-_SAME_MODEL = 1e-5
 _ABOUT = "embeddings.json"
 
 
@@ -105,7 +102,7 @@ def main(arguments: list[str]) -> None:
     with cli.lean_imports():
         model = load()
     console = cli.console()
-    fingerprint = tuple(tuple(row) for row in model.encode(PROBES).tolist())
+    fingerprint = tuple(tuple(row) for row in model.encode(probes.PROBES).tolist())
     about = replace(about, model=config.model, fingerprint=fingerprint)
     if before is None:
         shutil.rmtree(partial, ignore_errors=True)
@@ -209,7 +206,7 @@ def _check_texts(config: EncodeConfig, before: About, now: About) -> None:
 def _check_model(partial: Path, before: About, now: About) -> None:
     """Checks that this model began the output, and that the files hold the rows that were recorded."""
     then, new = np.array(before.fingerprint), np.array(now.fingerprint)
-    if then.shape != new.shape or np.abs(then - new).max() > _SAME_MODEL:
+    if probes.difference(then, new, tolerance=probes.SAME_FLOAT32):
         raise UserError(
             f"--resume: another model began this output ({before.model}): it makes other vectors of the same texts. "
             "Give that model, or start anew with --overwrite."

@@ -92,7 +92,7 @@ def load(model: str, pooling: Pooling | None = None) -> Encodes:
     return locate(model, pooling)()
 
 
-def load_client(model: str) -> Client:
+def load_client(model: str | Path) -> Client:
     """Loads MODEL with everything that a client can do: `simcse_tf.load`.
 
     Args:
@@ -103,8 +103,8 @@ def load_client(model: str) -> Client:
     """
     from simcse_tf.serving.client import Client
 
-    encoder = load(model)
-    return encoder if isinstance(encoder, Client) else Client(_Live(model, encoder))
+    encoder = load(str(model))
+    return encoder if isinstance(encoder, Client) else Client(_Live(str(model), encoder))
 
 
 class _Live:

@@ -12,7 +12,7 @@ ORDER = ["data", "serving", "models", "formats", "evaluation", "training", "repo
 
 
 def imports(path):
-    """Every module of ours that a file imports, in functions too: `simcse_tf.data.files`, ..."""
+    """Every module of ours that a file imports, in functions too: `simcse_tf.data.rows`, ..."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

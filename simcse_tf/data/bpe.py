@@ -1,8 +1,8 @@
 """Byte-level BPE, RoBERTa's tokenizer, inside the TensorFlow graph and without state.
 
 keras-hub has one. In a graph it merges a single pair of each word per round, so that its time grows with the square of
-the longest word (16,000 letters without a space: 28 s), and it keeps every word that it ever met in a table, which in
-a server grows until the server dies. This one merges all occurrences of a pair at a time, for a bounded number of
+the longest word (16,000 letters without a space: 28 s), and it keeps every word that it has met in a table, which
+grows until the server runs out of memory. This one merges all occurrences of a pair at a time, for a bounded number of
 rounds, and its tables are constants of the graph.
 """
 
@@ -126,7 +126,8 @@ def _tables(vocabulary: Mapping[str, int], merges: Sequence[str], unknown: int) 
             rules[vocabulary[left] * size + vocabulary[right]] = rank, vocabulary[left + right]
         except KeyError as e:
             raise UserError(
-                f"merges.txt has the rule '{rule}', but the vocabulary has no token {e}. They are of different models."
+                f"merges.txt has the rule '{rule}', but the vocabulary has no token {e}. They are from "
+                "different models."
             ) from e
     pairs = sorted(rules)
     return _Tables(

@@ -41,7 +41,7 @@ def shuffled(rows: Iterable[Row], *, buffer: int, seed: int, epoch: int) -> Iter
 
 
 class Feed:
-    """An endless stream of text batches from a source, one epoch after another, rests of epochs dropped.
+    """An endless stream of text batches from a source, epoch after epoch, each without its last, incomplete batch.
 
     An exception inside tf.data arrives as a TensorFlow error that has lost its type; the original is kept in `error`.
 

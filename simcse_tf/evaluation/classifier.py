@@ -1,4 +1,4 @@
-"""SentEval's protocol for a classifier on frozen embeddings. The splits that there are decide it.
+"""SentEval's protocol for a classifier on frozen embeddings. It depends on which splits a task has.
 
 - `all`: cross-validation; in each fold an inner cross-validation over its training part picks the regularisation, and
   accuracy is the mean over the outer folds.
@@ -7,7 +7,7 @@
 
 Folds are stratified and shuffled with SentEval's seed. The classifier is the one that SentEval uses without PyTorch:
 scikit-learn's L2-penalised logistic regression with liblinear, one class against the rest. (The SimCSE paper's
-figures come from SentEval's PyTorch classifier, which is another one.)
+figures come from SentEval's PyTorch classifier, a different one.)
 """
 
 from __future__ import annotations

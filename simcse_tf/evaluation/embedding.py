@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ def check(embeddings: Any, sentences: list[str], task: str) -> np.ndarray:
         lengths = [len(v) if hasattr(v, "__len__") else 1 for v in embeddings] if isinstance(embeddings, list) else [0]
         odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
         raise UserError(
-            f"{task}: the encoder gave no table of numbers ({e}), {lengths[odd]} value(s) for {_name(sentences, odd)}. "
-            + expected
+            f"{task}: the encoder did not give a table of numbers ({e}), {lengths[odd]} value(s) for "
+            f"{_name(sentences, odd)}. {expected}"
         ) from e
     if vectors.ndim != 2 or len(vectors) != len(sentences) or vectors.shape[1] == 0:
         raise UserError(
@@ -58,22 +58,27 @@ def embed(encode: Encode, sentences: list[str], task: str) -> np.ndarray:
     return vectors[[row[sentence] for sentence in sentences]]
 
 
-def unit(vectors: np.ndarray, sentences: list[str], task: str) -> np.ndarray:
+def unit(vectors: np.ndarray, sentences: Sequence[str] = (), task: str = "vectors") -> np.ndarray:
     """`vectors` `(n, dim)` scaled to length 1, in float64.
 
+    Args:
+        vectors: Any length but 0.
+        sentences: What they are vectors of; with `task`, for the message.
+        task: What they are needed for.
+
     Raises:
-        UserError: A vector of length 0, which has no direction; names the task and the sentence.
+        UserError: A vector of length 0; names the task and the sentence.
     """
-    vectors = vectors.astype(np.float64)
+    vectors = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     zero = np.flatnonzero(lengths == 0)
     if zero.size:
         raise UserError(
-            f"{task}: the encoder gave a vector of length 0 for {zero.size} sentence(s), the first of them "
-            f"{_name(sentences, zero[0])}. Its cosine similarity is undefined. Nothing was scored."
+            f"{task}: {zero.size} of length 0, the first of them for {_name(sentences, zero[0])}. Such a vector has no "
+            "direction, hence no cosine similarity. Nothing was scored."
         )
     return vectors / lengths
 
 
-def _name(sentences: list[str], index: int) -> str:
+def _name(sentences: Sequence[str], index: int) -> str:
     return f"{sentences[index][:80]!r}" if index < len(sentences) else f"number {index + 1}"

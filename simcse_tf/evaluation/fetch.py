@@ -14,24 +14,20 @@ is missing.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
-import shutil
 import tarfile
 import tempfile
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from simcse_tf import network
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import sts
-
-_TIMEOUT = 10.0  # seconds without an answer; the archives are small
+from simcse_tf.files import read_json
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ SOURCES: list[Source] = [
 def fetch(
     directory: Path | str, tasks: Iterable[str] | None = None, *, say: Callable[[str], None] = print
 ) -> list[str]:
-    """Downloads and unpacks STS sets into `directory`, which `--sts-dir` then takes.
+    """Downloads and unpacks STS sets into `directory`, which is then an `sts_dir`.
 
     Args:
         directory: Made if it does not exist.
@@ -99,7 +95,7 @@ def fetch(
     try:
         archives.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"{archives}: cannot be made ({e.strerror}). Give --fetch another directory.") from e
+        raise UserError(f"{archives}: cannot be made ({e.strerror}). Choose another directory.") from e
     done: list[str] = []
     failed: list[str] = []
     silent: set[str] = set()
@@ -116,12 +112,12 @@ def fetch(
         else:
             part = archives / f"{source.name}.part"
             try:
-                _download(source.url, part)
+                network.download(source.url, part)
                 _install(part, source, root)
                 part.replace(archive)
-            except _UnreachableError as e:
+            except network.UnreachableError as e:
                 failed.append(f"{source.url}: {e}")
-                if e.host:
+                if e.silent:
                     silent.add(host)
                 continue
             finally:
@@ -135,25 +131,6 @@ def fetch(
             f"or put the archives into {archives} by hand and run it again."
         )
     return done
-
-
-class _UnreachableError(Exception):
-    def __init__(self, reason: str, *, host: bool):
-        super().__init__(reason)
-        self.host = host
-
-
-def _download(url: str, to: Path) -> None:
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, to.open("wb") as file:
-            shutil.copyfileobj(response, file)
-            expected = response.headers["Content-Length"]
-    except urllib.error.HTTPError as e:
-        raise _UnreachableError(f"HTTP {e.code} {e.reason}", host=False) from e
-    except (OSError, http.client.HTTPException) as e:
-        raise _UnreachableError(str(getattr(e, "reason", e)), host=True) from e
-    if expected is not None and to.stat().st_size != int(expected):
-        raise _UnreachableError(f"cut off after {to.stat().st_size} of {expected} bytes", host=False)
 
 
 def _install(archive: Path, source: Source, root: Path) -> None:
@@ -189,12 +166,12 @@ def _install(archive: Path, source: Source, root: Path) -> None:
 def _read_pins(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    try:
-        pins = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path}: not JSON ({e}). Restore it, or delete it to pin the archives anew.") from e
+    pins = read_json(path)
     if not isinstance(pins, dict):
-        raise UserError(f"{path}: expected an object of archive names and sha256. Restore it, or delete it.")
+        raise UserError(
+            f"{path}: expected an object of archive names and sha256. Restore it, or delete it to pin the archives "
+            "again."
+        )
     return pins
 
 
@@ -215,5 +192,5 @@ def _unpack(archive: Path, source: Source) -> dict[str, bytes]:
 def _tar_member(file: tarfile.TarFile, member: str) -> bytes:
     content = file.extractfile(member)
     if content is None:
-        raise KeyError(f"{member} is no file")
+        raise KeyError(f"{member} is not a file")
     return content.read()

@@ -39,7 +39,7 @@ def alignment(x: np.ndarray, y: np.ndarray) -> float:
     """
     if x.shape != y.shape or len(x) < 1:
         raise ValueError(f"alignment takes two arrays of one shape (n, dim), n > 0, not {x.shape} and {y.shape}")
-    return float(np.mean(np.sum((_normalised(x) - _normalised(y)) ** 2, axis=1)))
+    return float(np.mean(np.sum((unit(x) - unit(y)) ** 2, axis=1)))
 
 
 def uniformity(x: np.ndarray, *, t: float = 2.0) -> float:
@@ -56,7 +56,7 @@ def uniformity(x: np.ndarray, *, t: float = 2.0) -> float:
     """
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"uniformity takes an array (n, dim) with n > 1, not {x.shape}")
-    x = _normalised(x)
+    x = unit(x)
     total = 0.0
     for i in range(0, len(x), _BLOCK):
         for j in range(i, len(x), _BLOCK):
@@ -114,10 +114,3 @@ def geometry(encode: Encode, pairs: Pairs) -> Geometry:
         UserError: As `measure`.
     """
     return measure(*embed_pairs(encode, pairs), pairs)
-
-
-def _normalised(x: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(np.asarray(x, dtype=np.float64), axis=1, keepdims=True)
-    if np.any(lengths == 0):
-        raise ValueError("a vector of length 0 has no direction")
-    return x / lengths

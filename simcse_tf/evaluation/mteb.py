@@ -92,7 +92,7 @@ class MtebEncoder(AbsEncoder):
         for batch in inputs:
             if "text" not in batch:
                 raise UserError(
-                    f"{task_metadata.name}: has {', '.join(batch)}, no text; our encoders embed text alone."
+                    f"{task_metadata.name}: has {', '.join(batch)}, but no text; our encoders embed text alone."
                 )
             texts += batch["text"]
         return check(self.model.encode(texts, batch_size=batch_size), texts, task_metadata.name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.resources
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from simcse_tf.data import tfds
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation.reading import columns, read_lines, tidy
 
@@ -48,7 +48,7 @@ def read_semeval(inputs: Path, golds: Path) -> list[Row]:
     """SemEval's two files: tab-separated sentences, and their grades line by line, blank where nobody graded.
 
     Raises:
-        UserError: The files differ in length, or a graded line has no two columns.
+        UserError: The files differ in length, or a graded line has fewer than two columns.
     """
     sentences, grades = read_lines(inputs), read_lines(golds)
     if len(sentences) != len(grades):
@@ -97,12 +97,17 @@ def read_sick(path: Path) -> list[Row]:
     return read_table(path, "relatedness_score", "sentence_A", "sentence_B")
 
 
-def read_pairs(path: Path | str, name: str) -> Pairs:
+def read_pairs(path: Path | str, name: str | None = None) -> Pairs:
     """Reads tab-separated pairs with the header `score sentence1 sentence2`, graded 0 to 5.
+
+    Args:
+        path: The file.
+        name: What scores of these pairs are called; the file's name without its suffix if not given.
 
     Raises:
         UserError: The file is not that; names it and the line.
     """
+    name = name or Path(path).stem
     return from_rows(name, {name: read_table(Path(path), "score", "sentence1", "sentence2")}, source=str(path))
 
 
@@ -112,9 +117,6 @@ def bundled() -> Pairs:
         return read_pairs(path, "bundled")
 
 
-_TFDS_URL = "https://dl.fbaipublicfiles.com/glue/data/STS-B.zip"
-
-
 def from_tfds(tfds_dir: Path | str | None = None) -> Pairs:
     """STS-B's development set as TensorFlow Datasets has it (`glue/stsb`, validation).
 
@@ -122,34 +124,30 @@ def from_tfds(tfds_dir: Path | str | None = None) -> Pairs:
         tfds_dir: Where TFDS keeps its data; its own default if not given.
 
     Raises:
-        UserError: It is not there and there is no network to get it from.
+        UserError: TFDS is not installed; the set is not there, and there is no network to get it from.
     """
-    import tensorflow_datasets as tfds
-
-    builder: Any = tfds.builder("glue/stsb", data_dir=tfds_dir)
-    if not builder.is_prepared():
-        # TFDS itself goes on trying for minutes.
-        try:
-            urllib.request.urlopen(urllib.request.Request(_TFDS_URL, method="HEAD"), timeout=10).close()
-        except OSError as e:
-            raise UserError(
-                f"glue/stsb is not in {builder.data_dir} and cannot be downloaded: {_TFDS_URL}: {e}. "
-                "Connect to a network, or give SentEval's files with --sts-dir, or use the bundled pairs."
-            ) from e
-        builder.download_and_prepare()
+    where = "tfds:glue/stsb, validation"
+    found = tfds.examples(
+        "glue/stsb",
+        "validation",
+        ("sentence1", "sentence2"),
+        label="label",
+        tfds_dir=tfds_dir,
+        offline="Without a network, set `sts_dir` to SentEval's files, or judge by the bundled pairs",
+    )
     rows = [
-        # str: the float32 4.2 is 4.2 again, as in the file that TFDS read.
-        Row(f"{builder.data_dir} example {i}", str(e["label"]), e["sentence1"].decode(), e["sentence2"].decode())
-        for i, e in enumerate(tfds.as_numpy(builder.as_dataset(split="validation")))
+        # float32: 4.2 is 4.2 again, as in the file that TFDS read.
+        Row(f"{where}, example {i}", str(np.float32(grade)), a.decode(), b.decode())
+        for i, (a, b, grade) in enumerate(found)
     ]
-    return from_rows("STSB-dev", {"dev": rows}, source=f"tfds:glue/stsb validation, {builder.data_dir}")
+    return from_rows("STSB-dev", {"dev": rows}, source=where)
 
 
 def from_rows(name: str, subsets: dict[str, list[Row]], *, source: str, lowest: float = 0.0) -> Pairs:
     """Checks the grades of all rows, tidies their whitespace and lays the subsets end to end.
 
     Raises:
-        UserError: No rows, or a grade that is no number from `lowest` to 5; names file and line.
+        UserError: No rows, or a grade that is not a number from `lowest` to 5; names file and line.
     """
     rows, slices = [], {}
     for subset, found in subsets.items():
@@ -165,7 +163,7 @@ def _grade(row: Row, lowest: float) -> float:
     try:
         grade = float(row.grade)
     except ValueError:
-        raise UserError(f"{row.where}: the score {row.grade!r} is no number. Expected {lowest:g} to 5.") from None
+        raise UserError(f"{row.where}: the score {row.grade!r} is not a number. Expected {lowest:g} to 5.") from None
     if not lowest <= grade <= 5:
         raise UserError(f"{row.where}: the score {row.grade} is out of range. Expected {lowest:g} to 5.")
     return grade

@@ -1,9 +1,9 @@
-"""Semantic textual similarity: does cosine similarity rank sentence pairs as people did?
+"""Semantic textual similarity: does cosine similarity rank sentence pairs as people do?
 
 Protocol (Gao et al. 2021, section 6.1 and appendix B): no regressor, Spearman's correlation x 100, a task's subsets
 concatenated ("all"), STS13 without its SMT subset. Pearson, each subset, "mean" and "wmean" (weighted by pairs) are
-there for papers that report those. Runs of whitespace count as one space, as in SentEval; nothing else is done to the
-text, while SentEval's download script also tokenises and lowercases it.
+for comparison with papers that report those. Runs of whitespace count as one space, as in SentEval; nothing else is
+done to the text, while SentEval's download script also tokenises and lowercases it.
 
 Everything depends on a function `encode(list[str]) -> (n, dim)` alone. A new task is one entry in `TASKS`.
 """
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simcse_tf.config import TrainConfig
+from simcse_tf.data import tfds
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation.embedding import Encode, check, embed, unit
 from simcse_tf.evaluation.pairs import (
@@ -50,6 +50,10 @@ __all__ = [
 ]
 
 
+# What to do where sets are missing, for messages.
+FETCH = "python -m simcse_tf.evaluate with `fetch` downloads the STS sets"
+
+
 class Correlation(NamedTuple):
     """Agreement of cosine similarities with grades, x 100."""
 
@@ -59,7 +63,7 @@ class Correlation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What `score` found; `all` is the figure that the paper reports, `cosines` `(n,)` is there for plots."""
+    """What `score` found; `all` is the figure that the paper reports, `cosines` `(n,)` is for plots."""
 
     task: str
     source: str
@@ -163,7 +167,7 @@ def load(task: str, sts_dir: Path | str) -> Pairs:
     """Reads one task from SentEval's layout.
 
     Raises:
-        UserError: Unknown task; a file is missing, cut off, not UTF-8 or has the wrong columns; a grade is no number
+        UserError: Unknown task; a file is missing, cut off, not UTF-8 or has the wrong columns; a grade is not a number
             or off the scale; another number of pairs than the task has. Names file and line.
     """
     spec = _task(task)
@@ -174,8 +178,7 @@ def load(task: str, sts_dir: Path | str) -> Pairs:
         for path in paths:
             if not path.is_file():
                 raise UserError(
-                    f"{path}: not found, and {task} needs it. Expected SentEval's layout under --sts-dir; "
-                    "`python -m simcse_tf.evaluate --fetch DIR` downloads it."
+                    f"{path}: not found, and {task} needs it. Expected SentEval's layout under `sts_dir`; {FETCH}."
                 )
         subsets[name] = spec.read(*paths)
         if len(subsets[name]) != expected:
@@ -186,15 +189,25 @@ def load(task: str, sts_dir: Path | str) -> Pairs:
     return from_rows(task, subsets, source=str(folder), lowest=spec.lowest)
 
 
-def development_set(config: TrainConfig) -> Pairs | None:
-    """The set that a run is evaluated on as it goes; None if only `from_tfds` can give it, which needs TensorFlow.
+def development_set(name: str = "bundled", *, sts_dir: Path | None = None) -> Pairs | None:
+    """The set that an encoder is judged on while it is trained.
+
+    Args:
+        name: `bundled` or `tfds:glue/stsb`.
+        sts_dir: Where STS-B is taken from instead, if given.
+
+    Returns:
+        The set; None if only `from_tfds` can give it, which needs TensorFlow.
 
     Raises:
-        UserError: As `load`.
+        UserError: As `load`; or the extra `tfds` is needed and not installed.
     """
-    if config.sts_dir is not None:
-        return load("STSB-dev", config.sts_dir)
-    return bundled() if config.dev == "bundled" else None
+    if sts_dir is not None:
+        return load("STSB-dev", sts_dir)
+    if name == "bundled":
+        return bundled()
+    tfds.check_installed(f"`dev` {name}")
+    return None
 
 
 def embed_pairs(encode: Encode, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,11 @@
 """What an encoder is judged on, and the judgement: STS, alignment and uniformity, transfer, in one pass over each set.
 
-Anything is judged that turns `list[str]` into `(n, dim)`: one of our models, `SentenceTransformer(...).encode`, or a
-function of yours.
+Anything that turns `list[str]` into `(n, dim)` can be judged: one of our models, a `SentenceTransformer`, or a function
+of yours.
 
-    chosen = suite.load(sts_dir="SentEval/data")
-    report = suite.judge(encode, chosen).to_dict()
+    print(suite.evaluate_encoder(model, sts_dir="SentEval/data"))
 
-Everything about the sets is checked by `load`, before any model need be there.
+`evaluate_encoder` is `load`, which reads and checks the sets without a model, and then `judge`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,6 +34,14 @@ TFDS = "tfds:glue/stsb"
 
 # Alignment and uniformity are measured on these, and a run's picture is drawn of them.
 _DEVELOPMENT = ("STSB-dev", BUNDLED)
+
+
+class SupportsEncode(Protocol):
+    """A model, as evaluation sees it."""
+
+    def encode(self, texts: list[str], /) -> Any:
+        """`(len(texts), dim)` numbers."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +65,9 @@ class Suite:
         return next((named[name] for name in _DEVELOPMENT if name in named), None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Judgement:
-    """What `judge` found.
+    """What `judge` found. Prints as a table of its figures.
 
     Attributes:
         sts: Task to its result.
@@ -90,6 +97,19 @@ class Judgement:
             return None
         return float(np.mean([self.scores[name] for name in AVERAGED]))
 
+    def __repr__(self) -> str:
+        rows = [(name, f"{score:.2f}", "Spearman x 100") for name, score in self.scores.items()]
+        if self.average is not None:
+            rows.append(("average", f"{self.average:.2f}", "of the paper's 7 tasks"))
+        if self.geometry is not None:
+            measured = self.geometry._asdict()
+            rows += [(name, f"{measured[name]:.4f}", "lower is better") for name in ("alignment", "uniformity")]
+        rows += [(name, f"{result.accuracy:.2f}", "accuracy") for name, result in self.transfer.items()]
+        if self.missing:
+            rows.append(("not there", "", ", ".join(self.missing)))
+        wide = [max((len(cell) for cell in column), default=0) for column in zip(*rows, strict=True)]
+        return "\n".join(f"{name:<{wide[0]}}  {figure:>{wide[1]}}  {what}" for name, figure, what in rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Every figure, ready for JSON."""
         measured = None
@@ -103,6 +123,36 @@ class Judgement:
             "geometry": measured,
             "transfer": {name: dataclasses.asdict(result) for name, result in self.transfer.items()},
         }
+
+
+def evaluate_encoder(
+    model: SupportsEncode | Encode,
+    *,
+    sts_dir: Path | str | None = None,
+    transfer_dir: Path | str | None = None,
+    tasks: Sequence[str] = (),
+    tfds_dir: Path | str | None = None,
+) -> Judgement:
+    """Judges a sentence encoder; without directories and tasks on the bundled pairs, which are a smoke test.
+
+    Args:
+        model: Anything whose `encode(texts)` turns `list[str]` into `(n, dim)` numbers, or such a function.
+        sts_dir: As `load`.
+        transfer_dir: As `load`.
+        tasks: As `load`.
+        tfds_dir: As `load`.
+
+    Raises:
+        UserError: `model` cannot encode; as `load` and `judge`.
+    """
+    encode: Any = getattr(model, "encode", model)
+    # A string has an `encode` of its own.
+    if isinstance(model, str) or not callable(encode):
+        raise UserError(
+            f"a model of type {type(model).__name__} cannot encode texts. Expected something with encode(texts), such "
+            "as what simcse_tf.load(model) returns, or a function of a list of strings."
+        )
+    return judge(encode, load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir))
 
 
 def load(
@@ -130,9 +180,9 @@ def load(
         if name not in valid:
             raise UserError(f"unknown task '{name}'. {did_you_mean(name, valid)}")
     if {"STSB-dev", TFDS} <= set(tasks):
-        raise UserError(f"--tasks: STSB-dev and {TFDS} are the same set from two places: name one of them.")
-    graded, graded_missing = _present("--sts-dir", sts, sts_dir, tasks)
-    classified, classified_missing = _present("--transfer-dir", transfer, transfer_dir, tasks)
+        raise UserError(f"`tasks`: STSB-dev and {TFDS} are the same set from two places. Name one of them.")
+    graded, graded_missing = _present("sts_dir", sts, sts_dir, tasks)
+    classified, classified_missing = _present("transfer_dir", transfer, transfer_dir, tasks)
     pairs = [sts.load(name, where) for name, where in graded.items()]
     if BUNDLED in tasks or (sts_dir is None and transfer_dir is None and not tasks):
         pairs.append(sts.bundled())
@@ -147,7 +197,7 @@ def load(
         looked = " and ".join(str(directory) for directory in (sts_dir, transfer_dir) if directory is not None)
         raise UserError(
             f"{looked}: none of the tasks is there. Expected SentEval's layout, such as {sts.TASKS['STSB-dev'].folder}/"
-            "sts-dev.csv; `python -m simcse_tf.evaluate --fetch DIR` downloads the STS sets."
+            f"sts-dev.csv; {sts.FETCH}."
         )
     return Suite(tuple(pairs), classified, (*graded_missing, *classified_missing))
 
@@ -189,13 +239,13 @@ def versions() -> dict[str, str]:
 
 
 def _present(
-    flag: str, table: Any, directory: Path | str | None, tasks: Sequence[str]
+    setting: str, table: Any, directory: Path | str | None, tasks: Sequence[str]
 ) -> tuple[dict[str, Path], list[str]]:
     """The tasks of a table that are to be read, with their directory, and those that were looked for in vain."""
     named = [name for name in tasks if name in table.TASKS]
     if directory is None:
         if named:
-            raise UserError(f"--tasks {' '.join(named)}: where are they? Give {flag}.")
+            raise UserError(f"`tasks` {' '.join(named)}: set `{setting}` to the directory that holds them.")
         return {}, []
     # A set that was named has to be there: `load` says which file is not.
     found, missing = (named, []) if tasks else table.available(directory)

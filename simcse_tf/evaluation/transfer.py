@@ -10,7 +10,6 @@ Needs scikit-learn (the extra `eval`). A new task is one entry in `TASKS`.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simcse_tf.checks import require
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation.classifier import classify
 from simcse_tf.evaluation.embedding import Encode, embed
@@ -58,7 +58,7 @@ class Result:
         dev_accuracy: Of the regularisation that was picked, where it was picked.
         f1: Of the positive class x 100; for MRPC alone.
         examples: Per split, as read.
-        note: Says so where the sizes are not the published set's; else empty.
+        note: What differs if the sizes are not those of the published set; else empty.
     """
 
     task: str
@@ -183,10 +183,7 @@ def check_installed() -> None:
     Raises:
         UserError: It is missing; names the extra that brings it.
     """
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError(
-            "transfer tasks need scikit-learn, which the extra 'eval' brings: pip install 'simcse-tf[eval]'."
-        )
+    require("sklearn", "eval", "transfer tasks need scikit-learn")
 
 
 def evaluate(encode: Encode, task: str, transfer_dir: Path | str, *, folds: int = 10) -> Result:

@@ -7,13 +7,12 @@ import hashlib
 import importlib.util
 import json
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from simcse_tf import network
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.formats import huggingface, sentence_transformers
@@ -217,11 +216,8 @@ def _check_reachable(name: str, handle: str) -> None:
     if (cache_root / "models" / handle.removeprefix("kaggle://")).is_dir():
         return
     try:
-        urllib.request.urlopen(urllib.request.Request(_KAGGLE, method="HEAD"), timeout=5)
-    except urllib.error.HTTPError:
-        return  # an answer of any kind: the network is there
-    except OSError as e:
-        reason = getattr(e, "reason", e)
+        network.check(_KAGGLE)
+    except network.UnreachableError as e:
         raise UserError(
-            f"preset '{name}' has to be downloaded from {_KAGGLE}, which cannot be reached ({reason}). {_OFFLINE}"
+            f"preset '{name}' has to be downloaded from {_KAGGLE}, which cannot be reached ({e}). {_OFFLINE}"
         ) from e

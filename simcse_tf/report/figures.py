@@ -90,7 +90,7 @@ def similarity(gold: Sequence[float], cosines: Sequence[float], when: str, low: 
         grades = np.unique(nearest)
         means = [np.mean(np.asarray(cosines)[nearest == grade]) for grade in grades]
         axes.plot(grades, means, "o-", color=_COLOUR["ink"], markersize=4, label="mean of a grade")
-        axes.set(title=when, xlabel="grade by people", ylabel="cosine similarity", ylim=(low, 1.03))
+        axes.set(title=when, xlabel="human grade", ylabel="cosine similarity", ylim=(low, 1.03))
         axes.legend(loc="lower right")
 
     return _svg(f"Cosine similarity against grade, {when}", draw)
@@ -172,7 +172,7 @@ def _few(path: Sequence[tuple[int, float, float]], most: int = 6) -> list[tuple[
 
 
 def _svg(description: str, draw: Callable[[Any], None], *, height: float = 3.0) -> str:
-    """Draws one panel, 4 inches wide, with a description for those who cannot see it."""
+    """Draws one panel, 4 inches wide, with a text alternative."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": description}):
         figure = Figure(figsize=(4.0, height))
         draw(figure.subplots())

@@ -80,7 +80,8 @@ def _summary(numbers: dict[str, Any]) -> str:
     kept = f"The encoder of step {numbers['best_step']} was kept: it scored best on the development set."
     if numbers["best_step"] == 0:
         kept = (
-            "No step improved on the encoder that training began with: that one was kept, before and after are equal."
+            "No step improved on the encoder that training began with: that one was kept, so that before and after "
+            "are the same."
         )
     return (
         f"<h1>{escape(Path(numbers['run']).name)}: what training changed</h1>"
@@ -109,7 +110,7 @@ def _scores(numbers: dict[str, Any]) -> str:
     return (
         "<h2>Scores</h2>"
         + _note(
-            "STS: Spearman x 100 of cosine similarity against people's grades, all subsets of a task together, no "
+            "STS: Spearman x 100 of cosine similarity against human grades, all subsets of a task together, no "
             "regressor. A difference of a point between two runs means little without several seeds."
         )
         + _table("".join(rows), "Task", ">before", ">after", ">change")
@@ -145,7 +146,7 @@ def _similarity(numbers: dict[str, Any]) -> str:
         "<h2>Similarity against grade</h2>"
         + _note(
             f"Each dot is one of the {about['pairs']:,} pairs of {escape(about['name'])}. A good encoder's dots rise "
-            "from left to right; Spearman is how well they do."
+            "from left to right; Spearman says how well they do."
         )
         + _panels(*(figures.similarity(found["gold"], found[when], when, low) for when in ("before", "after")))
     )
@@ -160,8 +161,8 @@ def _space(numbers: dict[str, Any]) -> str:
     return (
         "<h2>The space</h2>"
         + _note(
-            "Contrastive training spreads sentences that have nothing to do with each other (uniformity falls, random "
-            "pairs move towards 0) and should keep equal meanings close (alignment stays low). Numbers in the right "
+            "Contrastive training spreads unrelated sentences (uniformity falls, random pairs move towards 0) and "
+            "should keep sentences of the same meaning close (alignment stays low). Numbers in the right "
             f"picture are steps. Random pairs: {spread['before']} before, {spread['after']} after."
         )
         + _panels(
@@ -192,7 +193,7 @@ def _map(found: dict[str, Any]) -> str:
         + _note(
             f"{len(found['shown'])} of {found['sentences']:,} sentences of the development set, on the two principal "
             "components of both spaces together: the same directions and the same scale left and right. The clusters "
-            "were found by k-means in the space before, and keep their colour and number. "
+            "were found by k-means in the space before training, and keep their colour and number. "
             f"Mean cosine: {cosines}. Two dimensions show only part of the variance ({variance})."
         )
         + _panels(*(figures.clusters(x, cluster, when, limits) for when, x in points.items()))
@@ -214,7 +215,7 @@ def _settings(numbers: dict[str, Any]) -> str:
     )
     return (
         "<h2>Configuration and versions</h2>"
-        + _note("In bold: what differs from the defaults of the program.")
+        + _note("Bold: what differs from the program's defaults.")
         + _details("Configuration", _table(settings))
         + _details("Versions", _table(versions, "package", ">training", ">this report"))
     )

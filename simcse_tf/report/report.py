@@ -1,7 +1,8 @@
 """What a training run changed, for people and for programs: `report.html` and the same numbers in `report.json`.
 
 Needs nothing but the run directory and its development set: the encoder that training began with is loaded again from
-the run's configuration, the one that was kept from its checkpoint, and both are judged on the same sets.
+the run's configuration, the one that was kept from its checkpoint, and both are judged on the same sets. Needs the
+extra `report`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from simcse_tf import runs
+from simcse_tf.checks import require
 from simcse_tf.config import TrainConfig
-from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts, suite
+from simcse_tf.evaluation.embedding import unit
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
 
@@ -51,23 +54,26 @@ def write_report(
         `report.html` and `report.json`, both complete or untouched.
 
     Raises:
-        UserError: There is no run, or it has no evaluation yet; the preset that it began with or its development set is
-            no longer where it was; as `suite.load` and `suite.judge`.
+        UserError: The extra `report` is not installed; there is no run, or it has not been evaluated yet; the preset
+            that it began with or its development set is no longer where it was; as `suite.load` and `suite.judge`.
     """
-    config, metrics, versions = _read_run(run)
+    check_installed()
+    found = runs.read(run)
+    steps = {"before": found.before["step"], "after": found.best["step"]}
+    config = found.config
     origins = {"before": presets.locate(config.preset), "after": presets.locate(str(run))}
     chosen = suite.Suite(())
     if sts_dir or transfer_dir or tasks:
         chosen = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir)
     if chosen.development_set is None:
-        pairs = sts.development_set(config) or sts.from_tfds(config.tfds_dir)
+        pairs = sts.development_set(config.dev, sts_dir=config.sts_dir) or sts.from_tfds(config.tfds_dir)
         chosen = dataclasses.replace(chosen, pairs=(pairs, *chosen.pairs))
 
     judged = {}
     for when, origin in origins.items():
-        say(f"{when}: {origin.name}")
+        say(f"{when}: the encoder of step {steps[when]}")
         judged[when] = suite.judge(_encoder(origin, config, when).encode, chosen, say=say)
-    numbers = _numbers(run, config, metrics, versions, judged["before"], judged["after"])
+    numbers = _numbers(found, judged["before"], judged["after"])
 
     from simcse_tf.report.page import page
 
@@ -78,25 +84,14 @@ def write_report(
     return html, data
 
 
-def _read_run(run: Path) -> tuple[TrainConfig, list[dict[str, float]], dict[str, str]]:
-    if not (run / "config.json").is_file() or not (run / "checkpoints").is_dir():
-        raise UserError(
-            f"{run}: not a run directory (no config.json and checkpoints/ in it). Name one that training wrote."
-        )
-    config = TrainConfig.from_json((run / "config.json").read_text("utf-8"), where=str(run / "config.json"))
-    path = run / "metrics.jsonl"
-    metrics = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines() if path.is_file() else [], 1):
-        try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path}:{number}: not JSON ({e.msg}). Resume the run, which repairs it.") from e
-    if not any("dev" in line for line in metrics) or not (run / "checkpoints" / "best").is_dir():
-        raise UserError(
-            f"{run}: the run has no evaluation yet, so there is nothing to report. Continue it with --resume."
-        )
-    file = run / "versions.json"
-    return config, metrics, json.loads(file.read_text("utf-8")) if file.is_file() else {}
+def check_installed() -> None:
+    """Checks for what the report needs, without importing it.
+
+    Raises:
+        UserError: It is not installed; names the extra.
+    """
+    require("matplotlib", "report", "the report needs matplotlib")
+    require("sklearn", "report", "the report needs scikit-learn")
 
 
 def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
@@ -111,30 +106,22 @@ def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
     return load_encoder(origin, config.encoder(), dropout=config.dropout, head_init=config.head_init)
 
 
-def _numbers(
-    run: Path,
-    config: TrainConfig,
-    metrics: list[dict[str, float]],
-    versions: dict[str, str],
-    before: suite.Judgement,
-    after: suite.Judgement,
-) -> dict[str, Any]:
-    pairs = before.development_set
+def _numbers(run: runs.Run, before: suite.Judgement, after: suite.Judgement) -> dict[str, Any]:
+    config, pairs = run.config, before.development_set
     assert pairs is not None
-    evaluations = [line for line in metrics if "dev" in line]
     sentences = list(dict.fromkeys(pairs.a + pairs.b))
     spaces = {"before": _space(before, sentences), "after": _space(after, sentences)}
     return {
-        "run": str(run),
+        "run": str(run.path),
         "config": json.loads(config.to_json()),
-        "versions": {"training": versions, "report": suite.versions()},
-        "steps": int(metrics[-1]["step"]),
-        "best_step": int(max(evaluations, key=lambda line: line["dev"])["step"]),
+        "versions": {"training": run.versions, "report": suite.versions()},
+        "steps": run.steps,
+        "best_step": int(run.best["step"]),
         "pictures_of": {"name": pairs.name, "source": pairs.source, "pairs": len(pairs.gold)},
         "curves": {
             "development_set": "STSB-dev" if config.sts_dir or config.dev != "bundled" else "bundled",
-            "loss": _thinned([(m["step"], m["loss"]) for m in metrics if "loss" in m]),
-            "evaluations": evaluations,
+            "loss": _thinned([(m["step"], m["loss"]) for m in run.metrics if "loss" in m]),
+            "evaluations": run.evaluations,
         },
         "before": before.to_dict(),
         "after": after.to_dict(),
@@ -176,23 +163,21 @@ def _map(sentences: list[str], spaces: dict[str, np.ndarray]) -> dict[str, Any]:
 
     Each space is centred by itself; the components are those of both together.
     """
-    from scipy.cluster.vq import kmeans2
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
 
     n = len(sentences)
     k = max(1, min(_CLUSTERS, n // 4))
-    rng = np.random.default_rng(0)
-    tries = [kmeans2(spaces["before"], k, minit="++", rng=rng) for _ in range(_TRIES)]
-    centres, cluster = min(tries, key=lambda found: np.sum((spaces["before"] - found[0][found[1]]) ** 2))
+    clusters = KMeans(k, n_init=_TRIES, random_state=0).fit(spaces["before"])
+    cluster, centres = clusters.labels_, clusters.cluster_centers_
     examples = []
     for i in range(k):
         own = np.flatnonzero(cluster == i)
         nearest = own[np.argsort(-spaces["before"][own] @ centres[i], kind="stable")[:3]]
         examples.append({"cluster": i + 1, "size": len(own), "nearest_to_its_centre": [sentences[j] for j in nearest]})
     centred = {when: x - x.mean(axis=0) for when, x in spaces.items()}
-    values, axes = np.linalg.eigh(sum(x.T @ x for x in centred.values()))
-    axes = axes[:, np.argsort(-values)[:2]]
-    # The sign of a component is arbitrary: its largest weight is positive here.
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    # The sign of a component is arbitrary: scikit-learn makes its largest weight positive.
+    axes = PCA(2, svd_solver="full").fit(np.concatenate(list(centred.values()))).components_.T
     shown = np.sort(np.random.default_rng(0).permutation(n)[:_SENTENCES_SHOWN])
     same = cluster[:, None] == cluster
     return {
@@ -222,8 +207,7 @@ def _space(judgement: suite.Judgement, sentences: list[str]) -> np.ndarray:
     assert pairs is not None
     assert vectors is not None
     row = {sentence: i for i, sentence in enumerate(pairs.a + pairs.b)}
-    x = np.concatenate(list(vectors))[[row[sentence] for sentence in sentences]].astype(np.float64)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit(np.concatenate(list(vectors))[[row[sentence] for sentence in sentences]], sentences, pairs.name)
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -1,4 +1,4 @@
-"""Exported models: written, served, asked and searched."""
+"""Exported models, asked and searched, on disk and behind TF Serving."""
 
 from simcse_tf.serving.client import Client
 

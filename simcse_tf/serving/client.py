@@ -11,13 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
+from simcse_tf.checks import require
 from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.serving import index
 from simcse_tf.serving.index import Index
+from simcse_tf.serving.probes import PROBES
 
-# What a model makes of these tells it from every other model, wherever it runs.
-PROBES = ["", "The cat sat on the mat.", "Stock markets fell sharply on Monday.", "naïve 日本語 🙂 12345"]
 # Batches whose sentences are sorted by length together when an index is built; bounds the memory.
 _BATCHES_AT_ONCE = 16
 
@@ -46,12 +46,12 @@ class Client:
     Args:
         model: A SavedModel's directory (its newest version is taken), one version's directory, the address of a model
             behind TF Serving's REST or gRPC port, or any other backend.
-        timeout: Seconds after which a server's answer is no longer waited for, and the request sent again.
-        retry_for: Seconds after which a request is given up that a server does not answer; before its first answer
-            ever, 5 s.
+        timeout: Seconds to wait for a server's answer before the request is sent again.
+        retry_for: Seconds after which a request that gets no answer is given up; 5 at most until the server has
+            answered once.
 
     Raises:
-        UserError: There is no such model, it is not one of this package, or the server cannot be reached.
+        UserError: There is no such model, this package did not export it, or the server cannot be reached.
     """
 
     def __init__(self, model: str | Path | Backend, *, timeout: float = 30.0, retry_for: float = 60.0):
@@ -78,7 +78,7 @@ class Client:
             `(len(texts), dim)` float32 of unit length, in the order of `texts`; `(dim,)` for a single text.
 
         Raises:
-            UserError: An element is no string; the batch size is less than 1; the server gives no answer.
+            UserError: An element is not a string; the batch size is less than 1; the server does not answer.
         """
         if isinstance(texts, str):
             return self.encode([texts], batch_size=batch_size)[0]
@@ -93,8 +93,7 @@ class Client:
             for rows in batches:
                 encode_rows(rows)
             return vectors
-        # Two calls at once: what a core leaves idle in one (tokenising, waiting for the other cores, the way to a
-        # server and back) the other uses.
+        # Two calls at once: one uses what the other leaves idle (tokenising, waiting for cores or for the network).
         pool = ThreadPoolExecutor(2)
         try:
             for _ in pool.map(encode_rows, batches):
@@ -133,7 +132,7 @@ class Client:
         Args:
             sentences: Sentences, which are read once and never held all at a time; or the name of a text file (also
                 .gz) with one a line, blank lines skipped.
-            to: A new directory for the index; by default it is gone with this client.
+            to: A new directory for the index; by default a temporary one, which goes with this client.
             kind: `flat` (exact), `ivf` or `hnsw` (approximate, for millions).
             batch_size: Sentences per call of the model.
             progress: Called with the number of sentences encoded so far.
@@ -169,8 +168,8 @@ class Client:
 
         Args:
             queries: One query, or several.
-            threshold: Cosine below which a sentence is no answer.
-            top_k: Most answers per query.
+            threshold: Cosine below which a sentence is not an answer.
+            top_k: Most answers to a query.
 
         Returns:
             `(sentence, cosine)` pairs, best first; for several queries a list of such lists.
@@ -181,7 +180,7 @@ class Client:
         if self._index is None:
             raise UserError("no index to search: call build_index(sentences) or load_index(directory) first.")
         if top_k < 1:
-            raise UserError(f"top_k {top_k}: must be at least 1.")
+            raise UserError(f"`top_k` {top_k}: must be at least 1.")
         single = isinstance(queries, str)
         vectors = self.encode([queries] if isinstance(queries, str) else queries)
         found = self._index.search(vectors, top_k=top_k, threshold=threshold)
@@ -213,6 +212,7 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
 
         return RestBackend(model, timeout=timeout, retry_for=retry_for)
     if scheme == "grpc":
+        require("grpc", "grpc", f"{model} needs grpcio")
         from simcse_tf.serving.rpc import RpcBackend
 
         return RpcBackend(model, timeout=timeout, retry_for=retry_for)

@@ -18,7 +18,7 @@ class DiskBackend:
             (`saved_models/quickstart/1`).
 
     Raises:
-        UserError: There is no SavedModel, or it is not one of this package.
+        UserError: There is no SavedModel, or this package did not export it.
     """
 
     def __init__(self, path: Path):

@@ -10,17 +10,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from simcse_tf.checks import require
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import whole_directory
+from simcse_tf.serving import probes
 
 Kind = Literal["flat", "ivf", "hnsw"]
 
 _ABOUT, _FAISS, _FINGERPRINT = "index.json", "index.faiss", "fingerprint.npy"
 _SENTENCES, _OFFSETS = "sentences.utf8", "offsets.npy"
 _FORMAT = 1
-# Largest cosine distance between a probe's vector then and now. Another machine or number format stays below it,
-# another model does not.
-_SAME_MODEL = 1e-4
 # faiss asks for at least 39 training vectors per list; a random sample of 64 per list serves as well as all of them.
 _PER_LIST, _SAMPLE_PER_LIST = 39, 64
 _ROWS = 16_384
@@ -42,8 +41,8 @@ def build(
     Args:
         directory: Must not exist.
         batches: Sentences with their vectors, `(len(sentences), dim)` float32 of unit length.
-        fingerprint: `(probes, dim)`: what the model makes of some fixed texts.
-        model: The model's name, for people.
+        fingerprint: `(probes, dim)`: what the model makes of `probes.PROBES`.
+        model: The model's name, for messages.
         kind: `flat` compares with every vector: exact; `ivf` with those of the nearest cells; `hnsw` walks a graph of
             neighbours.
 
@@ -52,7 +51,7 @@ def build(
             sentences.
     """
     if kind not in get_args(Kind):
-        raise UserError(f"index kind '{kind}': unknown. {did_you_mean(kind, get_args(Kind))}")
+        raise UserError(f"`kind` {kind}: unknown. {did_you_mean(kind, get_args(Kind))}")
     if directory.exists():
         raise UserError(f"{directory}: exists. Delete it, or choose another name for the index.")
     faiss = _faiss()
@@ -76,7 +75,7 @@ class Index:
 
     Args:
         directory: Written by `build`.
-        fingerprint: `(probes, dim)`: what the model that will ask makes of the fixed texts.
+        fingerprint: `(probes, dim)`: what the model that queries come from makes of `probes.PROBES`.
 
     Raises:
         UserError: faiss is missing, there is no index, it is damaged, or another model made it.
@@ -88,7 +87,7 @@ class Index:
             raise UserError(f"{directory}: no index there (no {_ABOUT}). Make one with build_index.")
         try:
             self.about: dict[str, Any] = json.loads((directory / _ABOUT).read_text("utf-8"))
-            _check_model(directory, np.load(directory / _FINGERPRINT), fingerprint, self.about["model"])
+            made_by, then = self.about["model"], np.load(directory / _FINGERPRINT)
             self._offsets = np.load(directory / _OFFSETS, mmap_mode="r")
             self._text = np.memmap(directory / _SENTENCES, "uint8", "r")
             self._faiss = faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_MMAP_IFC)
@@ -97,6 +96,11 @@ class Index:
                 raise ValueError(f"files of different length: {sorted(counts)} rows")
         except (OSError, ValueError, KeyError, RuntimeError) as e:
             raise UserError(f"{directory}: the index is damaged ({e}). Build it again.") from e
+        if difference := probes.difference(then, fingerprint, tolerance=probes.SAME_ANY_FORMAT):
+            raise UserError(
+                f"{directory}: made by another model ({made_by}: {difference}). Open it with the model that made it, "
+                "or build it again."
+            )
         self.directory = directory
 
     def __len__(self) -> int:
@@ -112,8 +116,8 @@ class Index:
 
         Args:
             vectors: `(n, dim)` float32 of unit length.
-            top_k: Most answers per row.
-            threshold: Cosine below which a sentence is no answer.
+            top_k: Most answers to a row.
+            threshold: Cosine below which a sentence is not an answer.
 
         Returns:
             For every row its `(sentence, cosine)` pairs, best first.
@@ -171,23 +175,8 @@ def _index(faiss: Any, kind: Kind, vectors: np.ndarray) -> Any:
     return index
 
 
-def _check_model(directory: Path, then: np.ndarray, now: np.ndarray, model: str) -> None:
-    if then.shape != now.shape:
-        difference = f"vectors of {then.shape[-1]} numbers, this one makes {now.shape[-1]}"
-    else:
-        distance = float(np.max(1 - np.sum(then * now, axis=1)))
-        if distance <= _SAME_MODEL:
-            return
-        difference = f"other vectors for the same text: cosine distance {distance:.1e}"
-    raise UserError(
-        f"{directory}: made by another model ({model}: {difference}). Open it with the model that made it, or build it "
-        "again."
-    )
-
-
 def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as e:
-        raise UserError("an index needs faiss: pip install 'simcse-tf[index]'") from e
+    require("faiss", "index", "an index needs faiss")
+    import faiss
+
     return faiss

@@ -96,12 +96,12 @@ def embeddings(response: Any, where: str) -> np.ndarray:
     tensor = tensors.get("embedding")
     if tensor is None or tensor.dtype != _DT_FLOAT or len(tensor.tensor_shape.dim) != 2:
         raise UserError(
-            f"{where}: it answers with {sorted(tensors)}, not with an embedding; was the model exported by simcse_tf?"
+            f"{where}: answers with {sorted(tensors)}, not with an embedding. Was the model exported by simcse_tf?"
         )
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
     values = np.array(tensor.float_val, "float32")
-    # A tensor whose last values are all the same may leave the repetitions away.
+    # A tensor whose last values are all the same may omit the repetitions.
     missing = int(np.prod(shape)) - len(values)
     return np.pad(values, (0, missing), mode="edge" if len(values) else "constant").reshape(shape)

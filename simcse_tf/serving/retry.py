@@ -11,7 +11,7 @@ from simcse_tf.errors import UserError
 
 T = TypeVar("T")
 
-# Until a server has answered once, its address may simply be wrong: nobody should wait long to learn that.
+# Seconds. Until a server has answered once, its address may simply be wrong: nobody should wait long to learn that.
 _FIRST_CONTACT = 5.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 

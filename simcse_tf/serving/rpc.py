@@ -1,4 +1,4 @@
-"""A model behind TF Serving's gRPC port. Needs neither TensorFlow nor the tensorflow-serving-api package."""
+"""A model behind TF Serving's gRPC port. Needs the extra `grpc`; neither TensorFlow nor tensorflow-serving-api."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RpcBackend:
         retry_for: Seconds after which a request is given up.
 
     Raises:
-        UserError: The address is none.
+        UserError: It is not the address of a model.
     """
 
     def __init__(self, address: str, *, timeout: float, retry_for: float):

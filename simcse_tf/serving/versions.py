@@ -34,7 +34,5 @@ def version_directory(path: Path) -> Path:
         return path
     version = latest_version(path)
     if version is None:
-        raise UserError(
-            f"{path}: no SavedModel there. Export one: python -m simcse_tf.export RUN --to {path}, or `make train`."
-        )
+        raise UserError(f"{path}: no SavedModel there. python -m simcse_tf.export with `to` {path} writes one.")
     return path / str(version)

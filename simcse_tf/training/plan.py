@@ -48,7 +48,7 @@ def plan(config: TrainConfig) -> Plan:
     origin = presets.locate(config.preset)
     source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     _check_objective(config, source)
-    development_set = sts.development_set(config)
+    development_set = sts.development_set(config.dev, sts_dir=config.sts_dir)
     scan = None if source.needs_tensorflow else scan_rows(config, source)
     if own.is_chief:
         run.check_data(config, fingerprints(config, scan, development_set))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from simcse_tf.data import sources
+from simcse_tf.data.rows import Format, lines
 from simcse_tf.data.sources import open_source, scan
 from simcse_tf.errors import UserError
 
@@ -102,6 +103,17 @@ def test_real_files_are_read_whole(shared_data):
     assert scan(open_source(str(shared_data / "wiki_sentences.txt"))).rows == 11_914
     triplets = scan(open_source(str(shared_data / "nli_triplets.csv")))
     assert (triplets.rows, triplets.bad, triplets.complete) == (2_954, 0, True)
+
+
+def test_a_format_is_one_line_in_the_table(write, monkeypatch):
+    def words(path, columns, reject):
+        for raw in lines(path):
+            yield from ((word,) for word in raw.decode().split())
+        return "nothing"
+
+    monkeypatch.setitem(sources.FORMATS, ".words", Format(words))
+    assert rows(write("a.words", "one two\nthree\n")) == [("one",), ("two",), ("three",)]
+    assert ".words" in complaint("no such file")
 
 
 # --- Columns ---
@@ -350,6 +362,12 @@ def test_the_number_of_views_is_known_without_reading(spec, views):
 def test_columns_of_a_published_table_can_be_chosen():
     assert open_source("nli_for_simcse", columns=("sent0", "sent1")).views == 2
     assert "Did you mean 'hard_neg'" in complaint("nli_for_simcse", columns=("sent0", "hard_negative"))
+
+
+@pytest.mark.parametrize("module", ["tensorflow_datasets", "importlib_resources"])
+def test_a_missing_extra_is_named_before_anything_is_read(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "simcse-tf[tfds]" in complaint("tfds:imdb_reviews:train:text")
 
 
 # --- Scanning ---

@@ -109,7 +109,7 @@ def test_a_name_without_organisation_is_refused(encoder):
 
 def test_a_task_without_text_is_refused_by_name(encoder):
     adapter = MtebEncoder(encoder, "simcse-tf/tiny")
-    with pytest.raises(UserError, match="BundledPairs: has image, no text"):
+    with pytest.raises(UserError, match="BundledPairs: has image, but no text"):
         adapter.encode([{"image": [0]}], task_metadata=BundledPairs.metadata, hf_split="test", hf_subset="default")
 
 

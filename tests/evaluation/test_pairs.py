@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import pairs as pairs_module
 from simcse_tf.evaluation import sts
 
 from .layout import replace_line, write_task
@@ -102,7 +103,7 @@ def test_a_gold_file_with_another_number_of_lines_names_both_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("grade", "message"),
-    [("5.2", "out of range"), ("-0.1", "out of range"), ("nan", "out of range"), ("good", "no number")],
+    [("5.2", "out of range"), ("-0.1", "out of range"), ("nan", "out of range"), ("good", "not a number")],
 )
 def test_a_wrong_score_names_file_and_line(dev, tmp_path, grade, message):
     replace_line(dev, 17, f"main\tall\tx\t16\t{grade}\tone\ttwo")
@@ -164,6 +165,7 @@ def test_our_own_pairs_are_read_and_errors_name_the_line(tmp_path):
     pairs = sts.read_pairs(path, "mine")
     assert (pairs.name, pairs.a, pairs.b) == ("mine", ["A cat.", "A dog."], ["One cat.", "Rain"])
     np.testing.assert_array_equal(pairs.gold, [5, 0.2])
+    assert sts.read_pairs(path).name == "pairs"
     replace_line(path, 3, "0.2\tA dog.")
     with pytest.raises(UserError, match=rf"{path}:3: 2 tab-separated column"):
         sts.read_pairs(path, "mine")
@@ -196,9 +198,15 @@ def test_the_development_set_comes_from_tfds_as_its_own_writer_stored_it(tmp_pat
     assert sorted(zip(pairs.a, pairs.b, pairs.gold.tolist(), strict=True)) == sorted(rows)
 
 
-def test_tfds_without_data_and_without_a_network_is_an_error_in_seconds(tmp_path, monkeypatch):
+def test_a_development_set_that_needs_a_missing_extra_names_it_without_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match=r"`dev` tfds:glue/stsb needs .*simcse-tf\[tfds\]"):
+        sts.development_set("tfds:glue/stsb")
+    assert sts.development_set("bundled").name == "bundled"
+
+
+def test_tfds_without_data_and_without_a_network_is_an_error_in_seconds(tmp_path, no_network):
     pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setattr(pairs_module, "_TFDS_URL", "http://127.0.0.1:9/STS-B.zip")
-    with pytest.raises(UserError, match=r"glue/stsb is not in .* and cannot be downloaded: .*--sts-dir"):
+    with pytest.raises(UserError, match=r"glue/stsb is not in .* and cannot be downloaded: .*`sts_dir`"):
         sts.from_tfds(tmp_path)
     assert not list(tmp_path.iterdir())

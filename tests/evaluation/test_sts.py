@@ -136,8 +136,8 @@ def test_an_embedding_of_length_zero_names_the_task_and_the_sentence():
         (lambda t: encode(t)[:, 0], r"toy: .*shape \(4,\) for 4 sentences"),
         (lambda t: encode(t)[:, :0], r"toy: .*shape \(4, 0\) for 4 sentences"),
         (lambda t: [[1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0]], r"toy: .*1 value\(s\) for 'second'"),
-        (lambda t: [["x"]] * len(t), r"toy: .*no table of numbers.*'first'"),
-        (lambda t: object(), r"toy: .*no table of numbers"),
+        (lambda t: [["x"]] * len(t), r"toy: .*not give a table of numbers.*'first'"),
+        (lambda t: object(), r"toy: .*not give a table of numbers"),
     ],
 )
 def test_embeddings_of_a_wrong_shape_name_the_task(broken, message):

@@ -83,6 +83,38 @@ def test_transfer_tasks_are_judged_beside_sts(sts_dir, transfer_dir, monkeypatch
     assert alone.missing == ("CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
 
 
+class TestEvaluateEncoder:
+    def test_a_model_and_its_encode_function_are_judged_alike(self):
+        class Model:
+            def encode(self, texts):
+                return encode(texts)
+
+        expected = suite.judge(encode, suite.load()).to_dict()
+        assert suite.evaluate_encoder(Model()).to_dict() == expected
+        assert suite.evaluate_encoder(encode).to_dict() == expected
+
+    def test_the_sets_are_those_of_load(self, sts_dir, transfer_dir, monkeypatch):
+        result = transfer.evaluate(encode, "MR", transfer_dir, folds=3)
+        monkeypatch.setattr(transfer, "evaluate", lambda *_: result)
+        judgement = suite.evaluate_encoder(encode, sts_dir=sts_dir, transfer_dir=transfer_dir, tasks=["STSB-dev", "MR"])
+        assert list(judgement.scores) == ["STSB-dev"]
+        assert list(judgement.transfer) == ["MR"]
+
+    def test_what_cannot_encode_is_refused_before_the_sets_are_read(self, tmp_path):
+        with pytest.raises(UserError, match="type str cannot encode.*simcse_tf.load"):
+            suite.evaluate_encoder("minilm", sts_dir=tmp_path / "nowhere")
+
+    def test_a_judgement_prints_its_figures(self, tmp_path):
+        for task in ("STS12", "STSB-dev"):
+            write_task(tmp_path, task)
+        judgement = suite.evaluate_encoder(encode, sts_dir=tmp_path)
+        printed = str(judgement)
+        for line in (f"STS12 {judgement.scores['STS12']:.2f}", f"alignment {judgement.geometry.alignment:.4f}"):
+            assert line in " ".join(printed.split())
+        assert "SICK-R" in printed.splitlines()[-1]
+        assert len(printed) < 1000
+
+
 def test_each_task_is_announced(sts_dir):
     lines = []
     suite.judge(encode, suite.load(sts_dir, tasks=["STSB-dev", "bundled"]), say=lines.append)
@@ -104,7 +136,7 @@ def test_tfds_is_read_where_it_is_named(monkeypatch, tmp_path):
         (["STSB"], r"unknown task 'STSB'. Did you mean .*'STSB-dev'"),
         (["mr"], r"unknown task 'mr'. Did you mean 'MR'"),
         (["STSB-dev", "tfds:glue/stsb"], "the same set from two places"),
-        (["MR"], "--tasks MR: where are they\\? Give --transfer-dir"),
+        (["MR"], "`tasks` MR: .*`transfer_dir`"),
     ],
 )
 def test_tasks_that_cannot_be_are_errors(sts_dir, tasks, message):
@@ -113,13 +145,13 @@ def test_tasks_that_cannot_be_are_errors(sts_dir, tasks, message):
 
 
 def test_sts_tasks_need_their_directory(transfer_dir):
-    with pytest.raises(UserError, match="--tasks STS12 SICK-R: where are they\\? Give --sts-dir"):
+    with pytest.raises(UserError, match="`tasks` STS12 SICK-R: .*`sts_dir`"):
         suite.load(transfer_dir=transfer_dir, tasks=["STS12", "MR", "SICK-R"])
 
 
 def test_a_task_that_was_named_must_be_there(tmp_path):
     write_task(tmp_path, "STSB-dev")
-    with pytest.raises(UserError, match=r"FNWN.txt: not found, and STS13 needs it.*--fetch DIR"):
+    with pytest.raises(UserError, match=r"FNWN.txt: not found, and STS13 needs it.*`fetch`"):
         suite.load(tmp_path, tasks=["STSB-dev", "STS13"])
 
 

@@ -2,10 +2,10 @@ import hashlib
 import importlib.util
 import subprocess
 import sys
-import urllib.error
 
 import pytest
 
+from simcse_tf import network
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 
@@ -32,11 +32,11 @@ def test_the_table_of_presets_is_keras_hubs_own():
 
 
 def test_without_a_network_the_offline_choices_are_named(monkeypatch, tmp_path):
-    def unreachable(*_, **__):
-        raise urllib.error.URLError("Name or service not known")
+    def unreachable(url):
+        raise network.UnreachableError("Name or service not known", silent=True)
 
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(presets.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(network, "check", unreachable)
     with pytest.raises(
         UserError, match=r"cannot be reached \(Name or service not known\)\. What works offline: 'minilm'"
     ):
@@ -44,11 +44,11 @@ def test_without_a_network_the_offline_choices_are_named(monkeypatch, tmp_path):
 
 
 def test_a_preset_in_the_cache_needs_no_network(monkeypatch, tmp_path):
-    def unreachable(*_, **__):
+    def unreachable(url):
         raise AssertionError("asked the network")
 
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(presets.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(network, "check", unreachable)
     handle = presets.keras_hub_presets()["bert_tiny_en_uncased"].removeprefix("kaggle://")
     (tmp_path / "models" / handle).mkdir(parents=True)
     assert presets.locate("bert_tiny_en_uncased").kind == "keras_hub"

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -228,6 +229,29 @@ def test_long_curves_are_averaged_in_groups():
     assert _thinned([]) == []
 
 
+@pytest.mark.parametrize("module", ["matplotlib", "sklearn"])
+def test_a_missing_extra_is_named_before_anything_is_read(monkeypatch, tmp_path, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"the report needs .*simcse-tf\[report\]"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_the_map_is_the_same_every_time_and_its_components_point_where_their_largest_weight_is_positive():
+    from simcse_tf.report.report import _map
+
+    rng = np.random.default_rng(0)
+    spaces = {when: rng.normal(size=(60, 8)) for when in ("before", "after")}
+    spaces = {when: x / np.linalg.norm(x, axis=1, keepdims=True) for when, x in spaces.items()}
+    sentences = [f"sentence {i}" for i in range(60)]
+    found = _map(sentences, spaces)
+    assert found == _map(sentences, spaces)
+    # Written out: the two axes along which both spaces, each centred, vary most.
+    centred = np.concatenate([space - space.mean(axis=0) for space in spaces.values()])
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    np.testing.assert_allclose(found["before"]["points"], centred[:60] @ axes, atol=1e-4)
+
+
 class TestWhatIsNoRun:
     def test_a_directory_that_is_no_run(self, tmp_path):
         with pytest.raises(UserError, match="not a run directory"):
@@ -236,15 +260,15 @@ class TestWhatIsNoRun:
     def test_a_run_that_was_not_evaluated_yet(self, runs, tmp_path):
         shutil.copytree(runs / "unsup", tmp_path / "run", symlinks=True)
         (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-        with pytest.raises(UserError, match="no evaluation yet.*--resume"):
+        with pytest.raises(UserError, match="not been evaluated yet.*`resume`"):
             write_report(tmp_path / "run")
 
-    def test_metrics_that_are_cut_off(self, runs, tmp_path):
+    def test_metrics_that_are_damaged(self, runs, tmp_path):
         shutil.copytree(runs / "unsup", tmp_path / "run", symlinks=True)
         with (tmp_path / "run" / "metrics.jsonl").open("a") as f:
-            f.write('{"step": 7, "lo')
+            f.write('{"step": 7, "lo\n')
         before = (tmp_path / "run" / "report.html").read_text("utf-8")
-        with pytest.raises(UserError, match=r"metrics.jsonl:\d+: not JSON"):
+        with pytest.raises(UserError, match=r"metrics.jsonl:\d+: damaged"):
             write_report(tmp_path / "run")
         assert (tmp_path / "run" / "report.html").read_text("utf-8") == before
 
@@ -252,5 +276,5 @@ class TestWhatIsNoRun:
         shutil.copytree(runs / "unsup", tmp_path / "run", symlinks=True)
         config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
         (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"preset": "./gone"}))
-        with pytest.raises(UserError, match="--preset ./gone: no such directory"):
+        with pytest.raises(UserError, match="./gone: no such directory"):
             write_report(tmp_path / "run")

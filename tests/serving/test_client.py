@@ -217,12 +217,17 @@ class TestWrongUse:
         with pytest.raises(UserError, match=message):
             Client(address)
 
+    def test_a_missing_extra_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "grpc", None)
+        with pytest.raises(UserError, match=r"needs grpcio.*simcse-tf\[grpc\]"):
+            Client("grpc://localhost:8500/tiny")
+
     def test_an_element_that_is_no_string(self, disk):
         with pytest.raises(UserError, match="text 1 is of type float, not a string: nan"):
             disk.encode(["a dog", float("nan")])
 
     def test_a_batch_of_nothing(self, disk):
-        with pytest.raises(UserError, match="batch_size 0: must be at least 1"):
+        with pytest.raises(UserError, match="`batch_size` 0: must be at least 1"):
             disk.encode(["a dog"], batch_size=0)
 
     def test_a_damaged_model(self, exported, tmp_path):
@@ -263,4 +268,4 @@ class TestImports:
             "print(*sorted(m for m in sys.modules if m.startswith('simcse_tf.')))"
         )
         folders = {name.split(".")[1] for name in run(code, str(exported)).split()}
-        assert folders <= {"serving", "errors", "files"}
+        assert folders <= {"checks", "data", "errors", "files", "serving"}

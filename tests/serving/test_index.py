@@ -107,10 +107,9 @@ class TestRefusals:
         client = Client(Words())
         client.build_index(SENTENCES, to=tmp_path / "i")
         Client(Words()).load_index(tmp_path / "i")
-        with pytest.raises(
-            UserError, match=r"made by another model \(letters: other vectors for the same text: cosine"
-        ):
+        with pytest.raises(UserError, match=r"made by another model \(letters: other vectors") as caught:
             Client(Words(power=2)).load_index(tmp_path / "i")
+        assert "damaged" not in str(caught.value)
 
     def test_another_number_of_dimensions(self, tmp_path):
         build(tmp_path / "i", clustered(3))
@@ -135,7 +134,7 @@ class TestRefusals:
             Index(tmp_path, FINGERPRINT)
 
     def test_an_unknown_kind(self, tmp_path):
-        with pytest.raises(UserError, match="index kind 'hnws': unknown. Did you mean 'hnsw'"):
+        with pytest.raises(UserError, match="`kind` hnws: unknown. Did you mean 'hnsw'"):
             build(tmp_path / "i", clustered(3), "hnws")
 
     def test_a_directory_that_exists(self, tmp_path):

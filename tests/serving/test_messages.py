@@ -81,5 +81,5 @@ def test_an_answer_without_an_embedding_is_refused():
     response = predict_pb2.PredictResponse()
     response.outputs["logits"].CopyFrom(tf.make_tensor_proto([[0.5]]))
     answer = messages.PredictResponse.FromString(response.SerializeToString())
-    with pytest.raises(UserError, match=r"server: it answers with \['logits'\], not with an embedding"):
+    with pytest.raises(UserError, match=r"server: answers with \['logits'\], not with an embedding"):
         messages.embeddings(answer, "server")
