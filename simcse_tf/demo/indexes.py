@@ -1,4 +1,4 @@
-"""Indexes that visitors built: on disk in the server's folder, each under an unguessable name; the oldest are deleted."""
+"""Indexes that visitors built, in the server's folder, each under an unguessable name; the oldest are deleted."""
 
 from __future__ import annotations
 
