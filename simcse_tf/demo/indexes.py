@@ -1,4 +1,4 @@
-"""Indexes that visitors built: on disk in a folder of the server's, found by an unguessable name, oldest deleted."""
+"""Indexes that visitors built, in the server's folder, each under an unguessable name; the oldest are deleted."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class Built(NamedTuple):
     file: str
     lines: int
     directory: Path
+    # Held while its files are packed, so that they are packed once, and not deleted meanwhile.
+    packing: threading.Lock
 
 
 class Indexes:
@@ -45,7 +47,7 @@ class Indexes:
     def build(
         self, path: Path, column: str | None, model: Model, progress: Callable[[int, int], None]
     ) -> tuple[str, Built]:
-        """Reads the file through once, so that a bad line is found at once, then encodes it.
+        """Reads the file through, so that a bad line is found before anything is encoded, then encodes it.
 
         Args:
             path: An uploaded file.
@@ -70,19 +72,20 @@ class Indexes:
         client.build_index(
             _sentences(path, column), to=directory / "index", progress=lambda done: progress(done, total)
         )
-        built = Built(client, model.key, path.name, total, directory)
+        built = Built(client, model.key, path.name, total, directory, threading.Lock())
         with self._lock:
             self._built[name] = built
             gone = [self._built.popitem(last=False)[1] for _ in range(len(self._built) - _KEPT)]
         for old in gone:
-            shutil.rmtree(old.directory, ignore_errors=True)
+            with old.packing:
+                shutil.rmtree(old.directory, ignore_errors=True)
         return name, built
 
     def get(self, name: str | None) -> Built:
         """An index by its name.
 
         Raises:
-            UserError: There is none of that name (any more).
+            UserError: There is no index of that name, or no longer.
         """
         if not name:
             raise UserError("No index yet. Upload a file and press 'Build the index'.")
@@ -93,7 +96,9 @@ class Indexes:
             return self._built[name]
 
     def downloads(self, name: str | None) -> list[str]:
-        """Writes what can be taken away: the vectors as `.npy`, row by row as the file's sentences, and the index.
+        """Packs what can be downloaded: the vectors as `.npy`, one row per sentence of the file, and the index.
+
+        Searches go on meanwhile: packing a large index takes seconds.
 
         Raises:
             UserError: There is no such index.
@@ -102,7 +107,9 @@ class Indexes:
 
         built = self.get(name)
         vectors, packed = built.directory / "embeddings.npy", built.directory / "index.zip"
-        with self._lock:
+        with built.packing:
+            # It may have been deleted while this waited.
+            self.get(name)
             if not vectors.exists():
                 index = faiss.read_index(str(built.directory / "index" / "index.faiss"))
                 np.save(vectors, index.reconstruct_n(0, index.ntotal))

@@ -1,12 +1,12 @@
 const svg = () => element.querySelector("svg.map");
 const box = () => svg().getAttribute("viewBox").split(" ").map(Number);
 const place = (b) => svg().setAttribute("viewBox", b.join(" "));
-const tell = (dot) => {
+const read = (dot) => {
   element.querySelectorAll("circle.here").forEach((c) => c.classList.remove("here"));
   dot.classList.add("here");
-  element.querySelector(".told").textContent = dot.dataset.t;
+  element.querySelector(".readout").textContent = dot.dataset.t;
 };
-const choose = (dot) => { tell(dot); trigger("click", { index: +dot.dataset.i }); };
+const choose = (dot) => { read(dot); trigger("click", { index: +dot.dataset.i }); };
 const zoom = (factor, x, y) => {
   const [left, top, width, height] = box();
   const [, , whole] = svg().dataset.whole.split(" ").map(Number);
@@ -21,7 +21,7 @@ const at = (e) => {
 };
 let drag = null;
 let moved = false;
-element.addEventListener("mouseover", (e) => { if (e.target.matches("circle[data-i]")) tell(e.target); });
+element.addEventListener("mouseover", (e) => { if (e.target.matches("circle[data-i]")) read(e.target); });
 element.addEventListener("click", (e) => {
   const button = e.target.closest("button[data-z]");
   if (button) {
@@ -58,7 +58,7 @@ element.addEventListener("keydown", (e) => {
   const way = ways[e.key];
   if (!way || !dots.length) return;
   e.preventDefault();
-  if (!here) return tell(dots[0]);
+  if (!here) return read(dots[0]);
   const where = (d) => [d.cx.baseVal.value, d.cy.baseVal.value];
   const [x, y] = where(here);
   let best = null;
@@ -69,5 +69,5 @@ element.addEventListener("keydown", (e) => {
     const aside = Math.abs(dx * way[1] + dy * way[0]);
     if (along > 0.5 && along + 3 * aside < nearest) { nearest = along + 3 * aside; best = d; }
   }
-  if (best) tell(best);
+  if (best) read(best);
 });

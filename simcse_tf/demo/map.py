@@ -81,32 +81,23 @@ def neighbours(found: Map, index: int) -> list[tuple[str, float]]:
 
 
 def _pca(vectors: np.ndarray) -> np.ndarray:
-    """The two directions along which the vectors differ most; signs are fixed so that a map stays as it was."""
-    centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    axes = axes[:, :-3:-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])])
-    return centred @ axes
+    """The two directions along which the vectors differ most; scikit-learn fixes the signs, so that a map stays."""
+    from sklearn.decomposition import PCA
+
+    # Equal vectors have no variance, of which each direction could have a share.
+    with np.errstate(invalid="ignore"):
+        return PCA(2, svd_solver="full").fit_transform(vectors)
 
 
-def _clusters(vectors: np.ndarray, texts: list[str], *, steps: int = 20) -> tuple[np.ndarray, list[str]]:
-    """k-means on the sphere, 2 to 8 groups; each is named by the sentence nearest to its centre."""
-    k = max(2, min(8, len(vectors) // 6))
-    # Far-apart starts: each next centre is the vector farthest from those so far.
-    chosen = [int((vectors @ vectors.mean(axis=0)).argmax())]
-    nearest = vectors @ vectors[chosen[0]]
-    for _ in range(k - 1):
-        chosen.append(int(nearest.argmin()))
-        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
-    centres = vectors[chosen]
-    for _ in range(steps):
-        groups = (vectors @ centres.T).argmax(axis=1)
-        sums = np.stack([vectors[groups == g].sum(axis=0) if (groups == g).any() else centres[g] for g in range(k)])
-        centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
-    scores = vectors @ centres.T
-    groups = scores.argmax(axis=1)
-    kept = [int(g) for g in np.argsort(-np.bincount(groups, minlength=k)) if (groups == g).any()]
-    names = [texts[int(np.where(groups == g, scores[:, g], -np.inf).argmax())] for g in kept]
+def _clusters(vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, list[str]]:
+    """k-means, at most 8 groups, the largest first; each is named by the sentence nearest to its centre."""
+    from sklearn.cluster import KMeans
+
+    k = min(max(2, min(8, len(vectors) // 6)), len(np.unique(vectors, axis=0)))
+    found = KMeans(k, n_init=4, random_state=0).fit(vectors)
+    groups, distances = found.labels_, found.transform(vectors)
+    kept = [int(g) for g in np.argsort(-np.bincount(groups, minlength=k), kind="stable")]
+    names = [texts[int(np.where(groups == g, distances[:, g], np.inf).argmin())] for g in kept]
     return np.array([kept.index(g) for g in groups]), names
 
 

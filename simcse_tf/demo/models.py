@@ -153,8 +153,8 @@ class Registry:
             keys = self.keys()
             if not keys:
                 raise UserError(
-                    f"no model in {self.root} yet. Make one with `make train`, or export the base encoder: "
-                    f"python -m simcse_tf.export minilm --to {self.root / BASE}"
+                    f"no model in {self.root} yet. Train one (python -m simcse_tf.train), or export the base "
+                    f"encoder: python -m simcse_tf.export minilm --to {self.root / BASE}"
                 )
             key = keys[0]
         if not isinstance(key, str):

@@ -12,7 +12,6 @@ from simcse_tf.demo.models import BASE
 from simcse_tf.demo.text import escape
 from simcse_tf.errors import UserError
 
-_ROOT = Path(__file__).parents[1]
 _exporting = threading.Lock()
 
 
@@ -20,10 +19,10 @@ def how_to(root: Path) -> str:
     """What to do where there is no model, as Markdown."""
     return (
         f"### No model in `{root}` yet\n\n"
-        "- `make train` trains the quickstart on this machine's CPU and exports it, or\n"
+        "- `python -m simcse_tf.train` trains the quickstart on this machine's CPU and exports it, or\n"
         f"- `python -m simcse_tf.export RUN --to {root}/NAME` exports any run, preset or Hugging Face directory, or\n"
         "- the button below exports the base encoder, all-MiniLM-L6-v2 before any training (a minute, offline).\n\n"
-        "This page notices by itself when a model is there."
+        "This page shows a model as soon as it is there."
     )
 
 
@@ -31,14 +30,14 @@ def export_base(root: Path) -> Iterator[str]:
     """Exports the base encoder in a process of its own; yields what to show while it runs.
 
     Raises:
-        UserError: It runs already, or the export failed.
+        UserError: It is already running, or it failed.
     """
     if not _exporting.acquire(blocking=False):
-        raise UserError("The export runs already. This page notices when it is done.")
+        raise UserError("The export is already running. This page shows the model as soon as it is there.")
     try:
         yield "<p>Exporting the base encoder: about a minute …</p>"
         command = [sys.executable, "-m", "simcse_tf.export", "minilm", "--to", str(root.absolute() / BASE)]
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
             raise UserError(f"The export failed: {lines[-1][:500]}")

@@ -15,7 +15,7 @@ from simcse_tf.demo.models import Registry
 from simcse_tf.errors import UserError
 
 HERE = Path(__file__).parent
-# What takes seconds and more runs in a queue of its own: who asks for one score does not wait behind it.
+# Requests that take seconds or longer have a queue of their own, so that quick ones do not wait behind them.
 SLOW = {"concurrency_id": "slow", "concurrency_limit": 2}
 
 

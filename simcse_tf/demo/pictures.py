@@ -58,7 +58,7 @@ def bars(rows: Sequence[tuple[str, float]]) -> str:
 
 
 def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
-    """A table of cells coloured by score; `map.js` tells the cell under the pointer or the arrow keys.
+    """A table of cells coloured by score; `heat.js` shows which cell is under the pointer or the arrow keys.
 
     Args:
         sentences: `n` of them, in the order of rows and columns.
@@ -77,7 +77,7 @@ def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
         )
     columns = "".join(f"<th>{j + 1}</th>" for j in range(len(sentences)))
     return (
-        f'<div class="told" aria-live="polite">Point at a cell, or press Tab and the arrow keys.</div>'
+        f'<div class="readout" aria-live="polite">Point at a cell, or press Tab and the arrow keys.</div>'
         f'<div class="heat" tabindex="0" role="group" aria-label="similarity of every pair, arrow keys move"><table>'
         f"<thead><tr><td></td>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
@@ -106,7 +106,7 @@ def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], nam
         for i, name in enumerate(names)
     )
     return (
-        '<div class="told" aria-live="polite">Point at a dot to read it, click it for its neighbours; '
+        '<div class="readout" aria-live="polite">Point at a dot to read it, click it for its neighbours; '
         "or press Tab, the arrow keys and Enter.</div>"
         '<div class="zoom"><button type="button" data-z="0.8" aria-label="zoom in">+</button>'
         '<button type="button" data-z="1.25" aria-label="zoom out">&minus;</button>'

@@ -81,10 +81,10 @@ def build(page: Page, indexes: Indexes) -> None:
             raise UserError("No file yet. Upload one first.")
         begun = time.perf_counter()
 
-        def tell(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             progress((done, total), desc=f"encoded {done:,} of {total:,} sentences", unit="sentences")
 
-        name, built = indexes.build(Path(file), column or None, registry.model(model), tell)
+        name, built = indexes.build(Path(file), column or None, registry.model(model), report)
         took = time.perf_counter() - begun
         where = f"{built.lines:,} sentences of {text.escape(built.file)} with {text.escape(built.model)}"
         return f"<p>Index of {where}: ready after {took:.1f} s.</p>", name

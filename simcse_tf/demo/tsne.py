@@ -1,6 +1,7 @@
-"""t-SNE in a process of its own: it takes a minute, tells how far it is, and holds up nobody else's request.
+"""t-SNE in a process of its own: it takes a minute, reports its progress, and holds up no other request.
 
-Run as a program it reads vectors in NumPy's format on stdin, prints scikit-learn's progress and writes the points.
+Run as a program it takes two file names: it reads the vectors from the first, in NumPy's format, prints scikit-learn's
+progress, and writes the points to the second.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def _main(given: str, made: str) -> None:
         sys.exit("it needs scikit-learn: pip install 'simcse-tf[demo]'")
     vectors = np.load(given)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    model = TSNE(metric="cosine", init="pca", perplexity=perplexity, max_iter=_ITERATIONS, random_state=0, verbose=2)
+    # scikit-learn scales PCA's points to a fixed spread: those of equal vectors have none, and become NaN.
+    init = "pca" if np.ptp(vectors, axis=0).any() else "random"
+    model = TSNE(metric="cosine", init=init, perplexity=perplexity, max_iter=_ITERATIONS, random_state=0, verbose=2)
     np.save(made, model.fit_transform(vectors))
 
 

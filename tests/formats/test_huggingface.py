@@ -69,19 +69,6 @@ def test_prefixes_and_old_names_make_no_difference(tmp_path, model_type, prefix,
     np.testing.assert_array_equal(hidden(a), hidden(b))
 
 
-@pytest.mark.parametrize("model_type", hugging_face_directories.PREFIXES)
-def test_embeddings_equal_transformers(tmp_path, model_type):
-    transformers = pytest.importorskip("transformers", reason="the cross-check needs transformers and PyTorch")
-    torch = pytest.importorskip("torch")
-    directory = hugging_face_directories.write(tmp_path, model_type)
-    encoder = load_encoder(presets.locate(str(directory)), EncoderConfig("avg", "none"))
-    model = transformers.AutoModel.from_pretrained(directory).eval()
-    with torch.no_grad():
-        theirs = model(torch.tensor(IDS), attention_mask=torch.tensor(MASK)).last_hidden_state.numpy()
-    # keras-hub's BERT and ELECTRA use the tanh GELU, Hugging Face the exact one.
-    np.testing.assert_allclose(hidden(encoder.backbone), theirs * MASK[:, :, None], atol=5e-3)
-
-
 def test_a_simcse_checkpoint_brings_its_head_along(tmp_path):
     """princeton-nlp keep the trained MLP in `pooler.dense`; their RoBERTa checkpoints have no prefix."""
     directory = hugging_face_directories.write(tmp_path, "roberta", prefix=False)

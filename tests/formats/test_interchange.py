@@ -39,32 +39,6 @@ class TestHuggingFace:
         assert origin.config == EncoderConfig(config.pooling, config.head, encoder.max_length)
         np.testing.assert_allclose(load_encoder(origin).encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
-    @pytest.mark.parametrize("model_type", FAMILIES)
-    @pytest.mark.parametrize("config", [EncoderConfig("avg", "none"), EncoderConfig("cls", "always")])
-    def test_sentence_transformers_gives_the_same_embeddings(self, tmp_path, model_type, config):
-        library = pytest.importorskip("sentence_transformers", reason="the cross-check needs sentence-transformers")
-        encoder = encoder_of(tmp_path, model_type, config)
-        model = library.SentenceTransformer(str(interchange.to_huggingface(encoder, tmp_path / "out")), device="cpu")
-        # The tiny RoBERTa's vocabulary, unlike a real one, has not all bytes.
-        texts = [t for t in TEXTS if set(t) <= set("abcdefghijklmnopqrstuvwxyz.,?! ")]
-        theirs = model.encode(texts)
-        np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
-        assert distance(theirs, encoder.encode(texts)) < 1e-6
-
-    @pytest.mark.parametrize("config", [EncoderConfig("avg", "none"), EncoderConfig("cls", "always")])
-    def test_what_sentence_transformers_saves_is_read(self, tmp_path, config):
-        library = pytest.importorskip("sentence_transformers", reason="the cross-check needs sentence-transformers")
-        encoder = encoder_of(tmp_path, "bert", config)
-        model = library.SentenceTransformer(str(interchange.to_huggingface(encoder, tmp_path / "out")), device="cpu")
-        model.save(str(tmp_path / "saved"))
-        if not (tmp_path / "saved" / "vocab.txt").is_file():
-            # transformers 5 keeps the vocabulary in tokenizer.json alone.
-            (tmp_path / "saved" / "vocab.txt").write_bytes((tmp_path / "out" / "vocab.txt").read_bytes())
-        origin = presets.locate(str(tmp_path / "saved"))
-        assert origin.config is not None
-        assert origin.config.head == config.head
-        np.testing.assert_allclose(load_encoder(origin).encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
-
     def test_simcse_keeps_its_head_in_the_pooler(self, tmp_path):
         encoder = encoder_of(tmp_path, "roberta", EncoderConfig("cls", "always"))
         interchange.to_huggingface(encoder, tmp_path / "out")

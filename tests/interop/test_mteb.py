@@ -1,11 +1,8 @@
-"""The adapter under mteb itself, on a task made here. Runs where the extra `mteb` is installed."""
-
-import numpy as np
-import pytest
-
-pytest.importorskip("mteb", reason="mteb is in the extra 'mteb'")
+"""The adapter under mteb itself, on tasks made here."""
 
 import mteb
+import numpy as np
+import pytest
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification
 from mteb.abstasks.sts import AbsTaskSTS
@@ -16,6 +13,8 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
 from simcse_tf.evaluation.mteb import MtebEncoder
 from simcse_tf.formats.encoders import load_encoder
+
+pytestmark = pytest.mark.interop
 
 
 def metadata(name, kind, main_score):
