@@ -1,6 +1,6 @@
 """Scores any function from texts to vectors; here one that counts words and knows nothing of meaning.
 
-    python examples/evaluate_your_model.py --sts-dir SentEval/data
+python examples/evaluate_your_model.py --sts-dir SentEval/data
 
 `SentenceTransformer("...").encode` and `simcse_tf.load("...").encode` are such functions too.
 """

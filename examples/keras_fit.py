@@ -1,6 +1,6 @@
 """Trains on plain sentences under Keras' `fit`, and keeps the best epoch.
 
-    python examples/keras_fit.py --texts sentences.txt --to best.keras
+python examples/keras_fit.py --texts sentences.txt --to best.keras
 """
 
 import argparse

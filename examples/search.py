@@ -1,6 +1,6 @@
 """Finds the sentences that are nearest to a query. Needs the extra `index`.
 
-    python examples/search.py "Who plays music?" --texts sentences.txt --model saved_models/quickstart
+python examples/search.py "Who plays music?" --texts sentences.txt --model saved_models/quickstart
 
 The model may also be a run, a preset, or the address of TF Serving: http://localhost:8501/v1/models/quickstart.
 """

@@ -1,6 +1,6 @@
 """Trains on triplets (anchor, positive, hard negative), and scores the encoder before and after.
 
-    python examples/supervised_triplets.py --triplets triplets.csv --to my_encoder
+python examples/supervised_triplets.py --triplets triplets.csv --to my_encoder
 """
 
 import argparse
