@@ -2,7 +2,7 @@
 
 python examples/evaluate_your_model.py --sts-dir SentEval/data
 
-`SentenceTransformer("...").encode` and `simcse_tf.load("...").encode` are such functions too.
+An object with `encode(texts)` will do as well: `SentenceTransformer("...")`, `simcse_tf.load("...")`.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from simcse_tf import bundled_pairs, evaluate_encoder, load_pairs
+from simcse_tf import evaluate_encoder
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--sts-dir", help="SentEval's data directory; without it, the bundled pairs")
@@ -26,6 +26,4 @@ def encode(texts: list[str]) -> np.ndarray:
     return vectors
 
 
-pairs = load_pairs("STSB-dev", flags.sts_dir) if flags.sts_dir else bundled_pairs()
-result = evaluate_encoder(encode, pairs)
-print(f"{result.task}: Spearman x 100 {result.all.spearman:.2f}, Pearson x 100 {result.all.pearson:.2f}")
+print(evaluate_encoder(encode, sts_dir=flags.sts_dir))
