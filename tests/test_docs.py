@@ -68,6 +68,14 @@ def test_every_public_name_is_in_the_api_reference():
         assert f"::: simcse_tf.{name}\n" in reference, name
 
 
+def test_the_readme_lists_the_extras():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    install = README.read_text("utf-8").partition("## Install")[2].partition("\n## ")[0]
+    extras = re.findall(r"^\| `(\w+)` \|", install, re.MULTILINE)
+    assert sorted(extras) == sorted(project["optional-dependencies"].keys() - {"dev"})
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_training_commands_name_flags_and_recipes_that_exist(page):
     fields = {field.name.replace("_", "-") for field in dataclasses.fields(TrainConfig)}
