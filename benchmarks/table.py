@@ -1,4 +1,4 @@
-"""The results beside the targets, as Markdown: `python -m benchmarks.table [RESULTS.json]`; the README's table is this.
+"""The results beside the targets, as Markdown for docs/benchmarks: `python -m benchmarks.table [RESULTS.json]`.
 
 Every figure is a median over rounds; "ratio" is the median, over the rounds, of ours over the best peer's.
 """
