@@ -108,7 +108,7 @@ class SentenceEncoder(keras.Model):
         Raises:
             UserError: There is no such preset, or it cannot be loaded.
         """
-        # An encoder is read by what stands above it: the one import against the order of the folders.
+        # What stands above reads it: the one import against the order of the folders.
         from simcse_tf.formats import encoders, presets
 
         origin = presets.locate(preset)
@@ -130,6 +130,26 @@ class SentenceEncoder(keras.Model):
         from simcse_tf.formats import encoders
 
         encoders.save_encoder(self, Path(preset_dir))
+
+    def export(self, filepath: str | Path, format: str = "tf_saved_model", *, source: str = "") -> Path:
+        """Writes the next version of a SavedModel that takes strings: `filepath/<version>/`, as TF Serving wants it.
+
+        Args:
+            filepath: The model's directory, such as `saved_models/mine`.
+            format: `tf_saved_model`; for the other formats there is `simcse_tf.export`, the command.
+            source: Where the encoder comes from, for the model card: a run directory, or a preset's name.
+
+        Returns:
+            The version's directory.
+
+        Raises:
+            UserError: Another format; the directory cannot be written; the exported model differs from this one.
+        """
+        if format != "tf_saved_model":
+            raise UserError(f"format '{format}': expected 'tf_saved_model'. Others: python -m simcse_tf.export --help")
+        from simcse_tf.formats import savedmodel
+
+        return savedmodel.export(self, Path(filepath), source=source)
 
     def get_config(self) -> dict[str, Any]:
         serialized = {

@@ -121,6 +121,10 @@ class SimCSE(replicas.Model):
         )
         return cls(encoder, objective, dropout_masks, chunk_size, max_length)
 
+    def export(self, filepath, format="tf_saved_model", *, source=""):
+        """Exports the encoder; see `SentenceEncoder.export`."""
+        return self.encoder.export(filepath, format, source=source)
+
     def get_config(self) -> dict[str, Any]:
         return {
             "encoder": keras.saving.serialize_keras_object(self.encoder),

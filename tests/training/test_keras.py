@@ -174,6 +174,16 @@ class TestSaving:
         other.load_weights(tmp_path / "encoder.weights.h5")
         np.testing.assert_array_equal(other.encode(SENTENCES), expected)
 
+    def test_export_writes_a_saved_model_that_takes_strings(self, make, tmp_path):
+        import simcse_tf
+
+        model = make()
+        assert model.export(tmp_path / "mine") == tmp_path / "mine" / "1"
+        served = simcse_tf.load(tmp_path / "mine").encode(SENTENCES[:3])
+        np.testing.assert_allclose(served, model.encoder.encode(SENTENCES[:3]), atol=1e-5)
+        with pytest.raises(UserError, match="onnx"):
+            model.export(tmp_path / "other", format="onnx")
+
     def test_a_configuration_makes_an_equal_model(self, make):
         model = make(TripletMargin(0.3))
         copy = SimCSE.from_config(json.loads(json.dumps(model.get_config())))
