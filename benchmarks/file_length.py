@@ -163,8 +163,9 @@ def _make_preset(directory: Path, lines: int, step: int) -> None:
 def _pipeline_rate(directory: Path, lines: int, step: int) -> None:
     from simcse_tf.data import pipeline
     from simcse_tf.formats import presets
+    from simcse_tf.formats.encoders import load_encoder
 
-    _, tokenizer = presets.load(presets.locate(str(directory / "preset")), dropout=0.1, dtype="float32")
+    tokenizer = load_encoder(presets.locate(str(directory / "preset"))).tokenizer
     batches = pipeline.token_batches(_feed(directory), tokenizer, views=1, batch_size=_BATCH, max_length=_LENGTH)
     batches = iter(batches)
     next(batches)  # fills the shuffle buffer

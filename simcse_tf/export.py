@@ -42,14 +42,14 @@ def main(arguments: list[str]) -> None:
     encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
 
     with cli.lean_imports():
-        from simcse_tf.formats import interchange, savedmodel
+        from simcse_tf.formats import huggingface, keras_hub, savedmodel
         from simcse_tf.formats.encoders import load_encoder
 
     encoder = load_encoder(origin, encoder_config)
     if config.format == "huggingface":
-        print(interchange.to_huggingface(encoder, config.to, source=config.run))
+        print(huggingface.export(encoder, config.to, source=config.run))
     elif config.format == "keras-hub":
-        print(interchange.to_keras_hub(encoder, config.to, source=config.run))
+        print(keras_hub.export(encoder, config.to, source=config.run))
     else:
         print(savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -76,6 +77,30 @@ def read_json(path: Path) -> Any:
     except (ValueError, RecursionError) as e:
         line, reason = 1, str(e)
     raise UserError(f"{path}:{line}: not JSON ({reason}). Correct the file, or restore it from where it came from.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, indented, for people to read."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_new(directory: Path) -> None:
+    """Checks that there is nothing yet under a directory's name.
+
+    Raises:
+        UserError: There is something.
+    """
+    if directory.exists():
+        raise UserError(f"{directory}: already exists. Delete it, or choose another name.")
 
 
 def _sync(path: Path) -> None:

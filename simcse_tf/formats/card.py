@@ -1,4 +1,4 @@
-"""The model card: what an exported encoder is, where it comes from and what it scored. Written with every export."""
+"""The model card of an exported encoder: what it is, where it comes from and what it scored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_tf import __version__
+from simcse_tf.files import read_json
 
 if TYPE_CHECKING:
     from simcse_tf.models.encoder import SentenceEncoder
@@ -16,6 +17,7 @@ CARD_FILE = "README.md"
 _PACKAGES = ("tensorflow", "tensorflow-text", "keras", "keras-hub")
 # Licences of the weights that training may start from, as far as this package knows them.
 _LICENCES = {"minilm": ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2, Apache-2.0")}
+_NO_SCORES = "Not measured at export. `python -m simcse_tf.evaluate` measures it."
 _RECIPE = (
     "preset",
     "data",
@@ -31,30 +33,32 @@ _RECIPE = (
 )
 
 
-def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str) -> None:
+def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, library: str | None = None) -> None:
     """Writes `README.md` into an exported directory.
 
     Args:
         encoder: What was exported.
         directory: Where the card goes.
         name: The model's name.
-        source: What was exported: a run directory, whose recipe and scores are told, or a preset's name or directory.
+        source: What was exported: a run directory, whose recipe and scores are listed, or a preset's name or directory.
+        library: The library that loads the directory, as Hugging Face's hub calls it; None if the hub has no name for
+            it.
     """
     run = Path(source)
-    config = _json(run / "config.json") if (run / "metrics.jsonl").is_file() else {}
+    config = read_json(run / "config.json") if (run / "metrics.jsonl").is_file() else {}
     start = Path(config.get("preset", source)).name
     licence, origin = _LICENCES.get(start, (None, f"{start}, whose licence this package does not know"))
     lines = [
         "---",
-        "library_name: sentence-transformers",
+        *([f"library_name: {library}"] if library else []),
         "pipeline_tag: sentence-similarity",
         *([f"license: {licence}"] if licence else []),
-        "tags: [sentence-embeddings, simcse, keras]",
+        "tags: [sentence-embeddings, simcse]",
         "---",
         f"# {name}",
         "",
-        f"Turns sentences into vectors of {encoder.dim} numbers and unit length, whose dot product says how much two",
-        "sentences mean the same. Made with simcse_tf: SimCSE (Gao et al., EMNLP 2021) for Keras 3 and TensorFlow.",
+        f"Turns sentences into vectors of {encoder.dim} numbers and unit length, whose dot product says how close two",
+        "sentences are in meaning. Made with simcse_tf: SimCSE (Gao et al., EMNLP 2021) for Keras 3 and TensorFlow.",
         "",
         "## Encoder",
         "",
@@ -66,7 +70,7 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str) 
         "",
         "## Scores",
         "",
-        *(_scores(run) if config else ["None measured at export. `python -m simcse_tf.evaluate` measures them."]),
+        *(_scores(encoder, run, config) if config else [_NO_SCORES]),
         "",
         "## Versions",
         "",
@@ -96,21 +100,36 @@ def _recipe(config: dict[str, Any]) -> list[str]:
     return _table("field", "value", [(name, config[name]) for name in _RECIPE if config.get(name) is not None])
 
 
-def _scores(run: Path) -> list[str]:
+def _scores(encoder: SentenceEncoder, run: Path, config: dict[str, Any]) -> list[str]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     evaluations = [line for line in lines if "dev" in line]
     if not evaluations:
         return ["The run was not evaluated."]
     first, best = evaluations[0], max(evaluations, key=lambda line: line["dev"])
+    # A run evaluates at the maximum length that is an encoder's default.
+    measured = _way(config["pooling"], config["head"], min(encoder.backbone.max_sequence_length, 512))
+    now = _way(encoder.config.pooling, encoder.config.head, encoder.max_length)
+    note = [] if now == measured else ["", f"Measured with {measured}. This model, with {now}, was not measured."]
     return [
         "On the development set, one seed:",
         "",
         *_table(
             "encoder",
             "Spearman x 100",
-            [("before training", f"{first['dev']:.2f}"), (f"step {best['step']} (this model)", f"{best['dev']:.2f}")],
+            [
+                ("before training", f"{first['dev']:.2f}"),
+                (f"step {best['step']}{'' if note else ' (this model)'}", f"{best['dev']:.2f}"),
+            ],
         ),
+        *note,
     ]
+
+
+def _way(pooling: str, head: str, max_length: int) -> str:
+    """How an encoder makes vectors at inference; equal for encoders with the same weights and the same vectors."""
+    name = "cls" if pooling == "cls_before_pooler" else pooling
+    with_head = head == "always" and pooling != "cls_before_pooler"
+    return f"pooling {name}, {'the head' if with_head else 'no head'} and at most {max_length} tokens"
 
 
 def _version_rows() -> list[tuple[str, Any]]:
@@ -120,7 +139,3 @@ def _version_rows() -> list[tuple[str, Any]]:
 def _table(name: str, value: str, rows: list[tuple[str, Any]]) -> list[str]:
     """A table under two headings."""
     return [f"| {name} | {value} |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))

@@ -1,79 +1,61 @@
-"""Hugging Face directories of the BERT family, read into keras-hub backbones and tokenizers.
+"""Hugging Face directories, read and written: `config.json`, `model.safetensors` and the tokenizer's files.
 
-keras-hub has converters of its own; this one exists because it (1) reads a checkpoint whichever prefix its tensors
-carry (princeton-nlp's RoBERTa checkpoints have none), (2) keeps RoBERTa's token-type vector, which fine-tuning moves
-away from zero and keras-hub has no place for, (3) knows ELECTRA, and (4) names the tensor that is missing. One table,
-`tensor_map`, says which tensor belongs to which variable.
+keras-hub has converters of its own; these exist because they (1) read a checkpoint whichever prefix its tensors carry
+(princeton-nlp's RoBERTa checkpoints have none), (2) keep RoBERTa's token-type vector, which fine-tuning moves away from
+zero and keras-hub has no place for, (3) know ELECTRA, and (4) name the tensor that is missing.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.formats import safetensors
+from simcse_tf.files import check_new, read_json, whole_directory, write_json
+from simcse_tf.formats import card, families, safetensors, sentence_transformers
+from simcse_tf.formats.families import FAMILIES, TOKENIZER_FILES, Family
 
-# RoBERTa's position table begins with rows that no position uses: its padding index is 1, positions start at 2.
-ROBERTA_POSITION_OFFSET = 2
+if TYPE_CHECKING:
+    from simcse_tf.models.encoder import SentenceEncoder
+
 _EXACT_OR_TANH_GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh")
+_POSITIONS = "embeddings.position_embeddings.weight"
+_TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 
 
-@dataclass(frozen=True)
-class Family:
-    """A `model_type` of Hugging Face and what keras-hub calls it."""
-
-    backbone: str
-    tokenizer: str
-    # Prefix that the tensors carry when the checkpoint was saved with a task head.
-    prefix: str
-    layer_norm_eps: float
-
-
-FAMILIES = {
-    "bert": Family("BertBackbone", "BertTokenizer", "bert.", 1e-12),
-    "distilbert": Family("DistilBertBackbone", "DistilBertTokenizer", "distilbert.", 1e-12),
-    "electra": Family("ElectraBackbone", "ElectraTokenizer", "electra.", 1e-12),
-    "roberta": Family("RobertaBackbone", "RobertaTokenizer", "roberta.", 1e-5),
-    "xlm-roberta": Family("XLMRobertaBackbone", "XLMRobertaTokenizer", "roberta.", 1e-5),
-}
+# ---- Reading ----
 
 
 def check_directory(directory: Path) -> Family:
-    """Checks, without TensorFlow, that a directory holds everything `load` needs and that no weights file is cut short.
+    """Checks, without TensorFlow, that a directory holds everything `load` needs and that its weights are complete.
 
     Raises:
         UserError: A file is missing or truncated, or the architecture is not of the BERT family.
     """
-    config = _config(directory)
+    file, config = directory / "config.json", _config(directory)
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
-        raise UserError(
-            f"{directory / 'config.json'}: model_type '{model_type}' is not supported; supported: {', '.join(FAMILIES)}"
-        )
+        raise UserError(f"{file}: model_type '{model_type}' is not supported; supported: {', '.join(FAMILIES)}.")
     family = FAMILIES[model_type]
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    activation = config.get(family.activation, "gelu")
     if activation not in _EXACT_OR_TANH_GELU:
-        raise UserError(
-            f"{directory / 'config.json'}: activation '{activation}' is not supported; keras-hub's backbones use GELU."
-        )
+        raise UserError(f"{file}: activation '{activation}' is not supported; keras-hub's backbones use GELU.")
     eps = config.get("layer_norm_eps", family.layer_norm_eps)
     if eps != family.layer_norm_eps:
         raise UserError(
-            f"{directory / 'config.json'}: layer_norm_eps {eps} is not supported; keras-hub's {family.backbone} is "
-            f"fixed at {family.layer_norm_eps}."
+            f"{file}: layer_norm_eps {eps} is not supported; keras-hub's {family.keras_hub}Backbone is fixed at "
+            f"{family.layer_norm_eps}."
         )
+    _backbone_arguments(family, config, file)
     for path in safetensors.weights_files(directory):
         safetensors.check_length(path)
-    for name in _TOKENIZER_FILES[family.tokenizer]:
+    for name in TOKENIZER_FILES[family.tokenizer]:
         if not (directory / name).is_file():
             raise UserError(
-                f"{directory}: no {name}, which the {family.tokenizer} needs. Copy it from the model's source."
+                f"{directory}: no {name}, which the {family.keras_hub}Tokenizer needs. Copy it from the model's source."
             )
     return family
 
@@ -95,14 +77,15 @@ def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     import keras_hub
 
     family = check_directory(directory)
-    config = _config(directory)
-    backbone = getattr(keras_hub.models, family.backbone)(**_backbone_arguments(config), dropout=dropout, dtype=dtype)
+    arguments = _backbone_arguments(family, _config(directory), directory / "config.json")
+    backbone = getattr(keras_hub.models, f"{family.keras_hub}Backbone")(**arguments, dropout=dropout, dtype=dtype)
     with safetensors.Tensors(directory, family.prefix) as tensors:
-        for name, variable, kind in tensor_map(backbone):
+        for name, variable, kind in _tensor_map(backbone, family):
             value = tensors[name]
-            if name == "embeddings.position_embeddings.weight" and family.prefix == "roberta.":
-                # RoBERTa has one token type: its vector is added at every position, so it can live in the positions.
-                value = value[ROBERTA_POSITION_OFFSET:] + tensors["embeddings.token_type_embeddings.weight"][:1]
+            if name == _POSITIONS:
+                value = value[family.position_offset :]
+                if family.segments == "in_positions":
+                    value = value + tensors[_TOKEN_TYPES][:1]
             if kind == "linear":
                 value = value.T
             if value.size != int(np.prod(variable.shape)):
@@ -114,149 +97,254 @@ def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     return backbone, _tokenizer(directory, family)
 
 
-def pooler(directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pooler of a checkpoint: `(dim, dim)` kernel as Keras keeps it, `(dim,)` bias.
+def pooler(directory: Path) -> list[np.ndarray]:
+    """The pooler of a checkpoint: `(dim, dim)` kernel as Keras stores it, `(dim,)` bias.
 
     princeton-nlp's SimCSE checkpoints keep their trained MLP head here.
 
     Raises:
         UserError: The checkpoint has none.
     """
-    with safetensors.Tensors(directory, FAMILIES[str(_config(directory)["model_type"])].prefix) as tensors:
-        return tensors["pooler.dense.weight"].T.copy(), tensors["pooler.dense.bias"]
+    with safetensors.Tensors(directory, check_directory(directory).prefix) as tensors:
+        return [tensors["pooler.dense.weight"].T.copy(), tensors["pooler.dense.bias"]]
 
 
-def tensor_map(backbone: Any) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:
-    """Pairs every weight of a keras-hub backbone with its Hugging Face name.
-
-    Args:
-        backbone: A BERT, DistilBERT, ELECTRA, RoBERTa or XLM-RoBERTa backbone of keras-hub.
-
-    Yields:
-        `(name, variable, kind)`; a `linear` weight is stored transposed, `(out, in)`. Poolers are not part of it:
-        SimCSE has its own head.
-    """
-    distil = type(backbone).__name__ == "DistilBertBackbone"
-    positions = (
-        backbone.get_layer("position_embedding")
-        if hasattr(backbone, "segment_embedding")
-        else backbone.embeddings.position_embedding
-    )
-    yield "embeddings.word_embeddings.weight", backbone.token_embedding.embeddings, "plain"
-    yield "embeddings.position_embeddings.weight", positions.position_embeddings, "plain"
-    if hasattr(backbone, "segment_embedding"):
-        yield "embeddings.token_type_embeddings.weight", backbone.segment_embedding.embeddings, "plain"
-    yield from _layer_norm("embeddings.LayerNorm", backbone.embeddings_layer_norm)
-    if getattr(backbone, "embeddings_projection", None) is not None:
-        yield from _dense("embeddings_project", backbone.embeddings_projection)
-    names = _DISTILBERT_LAYER if distil else _BERT_LAYER
-    for i, layer in enumerate(backbone.transformer_layers):
-        at = names["prefix"].format(i)
-        attention = layer._self_attention_layer
-        yield from _dense(at + names["query"], attention.query_dense)
-        yield from _dense(at + names["key"], attention.key_dense)
-        yield from _dense(at + names["value"], attention.value_dense)
-        yield from _dense(at + names["attention_output"], attention.output_dense)
-        yield from _layer_norm(at + names["attention_norm"], layer._self_attention_layer_norm)
-        yield from _dense(at + names["intermediate"], layer._feedforward_intermediate_dense)
-        yield from _dense(at + names["output"], layer._feedforward_output_dense)
-        yield from _layer_norm(at + names["output_norm"], layer._feedforward_layer_norm)
-
-
-_BERT_LAYER = {
-    "prefix": "encoder.layer.{}.",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-_DISTILBERT_LAYER = {
-    "prefix": "transformer.layer.{}.",
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "intermediate": "ffn.lin1",
-    "output": "ffn.lin2",
-    "output_norm": "output_layer_norm",
-}
-_TOKENIZER_FILES = {
-    "BertTokenizer": ("vocab.txt",),
-    "DistilBertTokenizer": ("vocab.txt",),
-    "ElectraTokenizer": ("vocab.txt",),
-    "RobertaTokenizer": ("vocab.json", "merges.txt"),
-    "XLMRobertaTokenizer": ("sentencepiece.bpe.model",),
-}
-
-
-def _dense(name: str, layer: Any) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:
-    yield f"{name}.weight", layer.kernel, "linear"
-    yield f"{name}.bias", layer.bias, "plain"
-
-
-def _layer_norm(name: str, layer: Any) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:
-    yield f"{name}.weight", layer.gamma, "plain"
-    yield f"{name}.bias", layer.beta, "plain"
-
-
-def _backbone_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    if config["model_type"] == "distilbert":
-        return {
-            "vocabulary_size": config["vocab_size"],
-            "num_layers": config["n_layers"],
-            "num_heads": config["n_heads"],
-            "hidden_dim": config["dim"],
-            "intermediate_dim": config["hidden_dim"],
-            "max_sequence_length": config["max_position_embeddings"],
-        }
-    arguments = {
-        "vocabulary_size": config["vocab_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "hidden_dim": config["hidden_size"],
-        "intermediate_dim": config["intermediate_size"],
-        "max_sequence_length": config["max_position_embeddings"],
-    }
-    if config["model_type"] in ("roberta", "xlm-roberta"):
-        arguments["max_sequence_length"] -= ROBERTA_POSITION_OFFSET
-    else:
+def _backbone_arguments(family: Family, config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    arguments = {}
+    for argument, key in family.sizes.items():
+        if not isinstance(config.get(key), int):
+            raise UserError(f"{file}: no whole number {key}. Copy the file again from the model's source.")
+        arguments[argument] = config[key]
+    arguments["max_sequence_length"] -= family.position_offset
+    if family.segments == "table":
         arguments["num_segments"] = config.get("type_vocab_size", 2)
-    if config["model_type"] == "electra":
-        arguments["vocab_size"] = arguments.pop("vocabulary_size")
-        arguments["embedding_dim"] = config["embedding_size"]
     return arguments
 
 
 def _tokenizer(directory: Path, family: Family) -> Any:
     import keras_hub
 
-    cls = getattr(keras_hub.models, family.tokenizer)
-    files = [str(directory / name) for name in _TOKENIZER_FILES[family.tokenizer]]
-    if family.tokenizer == "RobertaTokenizer":
+    cls = getattr(keras_hub.models, f"{family.keras_hub}Tokenizer")
+    files = [str(directory / name) for name in TOKENIZER_FILES[family.tokenizer]]
+    if family.tokenizer == "byte_pairs":
         return cls(vocabulary=files[0], merges=files[1])
-    if family.tokenizer == "XLMRobertaTokenizer":
+    if family.tokenizer == "sentencepiece":
         return cls(proto=files[0])
     settings_file = directory / "tokenizer_config.json"
-    settings = _json(settings_file) if settings_file.is_file() else {}
+    settings = read_json(settings_file) if settings_file.is_file() else {}
     lowercase = settings.get("do_lower_case", True)
     strip = settings.get("strip_accents")
-    # In Hugging Face's tokenizer accents go when the case goes, unless it is told otherwise.
+    # In Hugging Face's tokenizer accents go when the case goes, unless strip_accents says otherwise.
     return cls(files[0], lowercase=lowercase, strip_accents=lowercase if strip is None else strip)
 
 
 def _config(directory: Path) -> dict[str, Any]:
-    if not (directory / "config.json").is_file():
+    file = directory / "config.json"
+    if not file.is_file():
         raise UserError(f"{directory}: no config.json, so it is not a model directory.")
-    return _json(directory / "config.json")
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: a JSON object was expected. Copy it again from the model's source.")
+    return config
 
 
-def _json(path: Path) -> dict[str, Any]:
+# ---- Both ----
+
+
+def _tensor_map(backbone: Any, family: Family) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:
+    """Pairs every weight of a keras-hub backbone with its Hugging Face name.
+
+    Yields:
+        `(name, variable, kind)`; a `linear` weight is stored transposed, `(out, in)`. Poolers are not part of it:
+        SimCSE has its own head.
+
+    Raises:
+        UserError: The installed keras-hub is built in another way.
+    """
+    # Here, because this module is imported before TensorFlow is needed.
+    from simcse_tf.models.backbone import UnknownBackboneError, parts
+
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path}: not JSON ({e}). Copy it again from the model's source.") from e
+        found = parts(backbone)
+    except UnknownBackboneError as e:
+        raise UserError(
+            f"the installed keras-hub builds {type(backbone).__name__} in a way that this package does not know ({e}). "
+            "Install the version that simcse-tf asks for: pip install --force-reinstall simcse-tf."
+        ) from e
+    yield "embeddings.word_embeddings.weight", found.words.embeddings, "plain"
+    yield _POSITIONS, found.positions.position_embeddings, "plain"
+    if found.segments is not None:
+        yield _TOKEN_TYPES, found.segments.embeddings, "plain"
+    yield from _named("embeddings.LayerNorm", found.norm)
+    if found.projection is not None:
+        yield from _named("embeddings_project", found.projection)
+    for i, layer in enumerate(found.layers):
+        for part, name in family.layer.items():
+            yield from _named(name.format(i), getattr(layer, part))
+
+
+def _named(name: str, layer: Any) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:
+    if hasattr(layer, "gamma"):
+        yield f"{name}.weight", layer.gamma, "plain"
+        yield f"{name}.bias", layer.beta, "plain"
+    else:
+        yield f"{name}.weight", layer.kernel, "linear"
+        yield f"{name}.bias", layer.bias, "plain"
+
+
+# ---- Writing ----
+
+
+def export(encoder: SentenceEncoder, directory: Path, *, source: str = "") -> Path:
+    """Writes a directory that transformers and sentence-transformers load: the same embeddings, without TensorFlow.
+
+    keras-hub's BERT and ELECTRA use the tanh form of GELU, so `config.json` says `gelu_pytorch_tanh`, whatever the
+    checkpoint said that the weights came from; RoBERTa and DistilBERT use the exact one. A head that is used at
+    inference becomes a Dense module, and BERT's and RoBERTa's pooler as well, which is where SimCSE's authors keep it.
+
+    Args:
+        encoder: The encoder.
+        directory: Must not exist.
+        source: Where the encoder comes from, for the model card.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: The encoder's pooling or architecture has no counterpart there; the directory exists.
+    """
+    check_new(directory)
+    model_type, family = _exportable(encoder.backbone)
+    with whole_directory(directory) as new:
+        sentence_transformers.write(encoder, new)
+        write_json(new / "config.json", _written_config(encoder, model_type, family))
+        _TOKENIZER_WRITERS[family.tokenizer](encoder, new)
+        safetensors.save(_tensors(encoder, family), new / "model.safetensors", {"format": "pt"})
+        card.write(encoder, new, name=directory.name, source=source, library="sentence-transformers")
+    return directory
+
+
+def _exportable(backbone: Any) -> tuple[str, Family]:
+    found = families.of_backbone(backbone)
+    if found is None or found[1].tokenizer not in _TOKENIZER_WRITERS:
+        known = dict.fromkeys(f.keras_hub for f in FAMILIES.values() if f.tokenizer in _TOKENIZER_WRITERS)
+        raise UserError(
+            f"there is no Hugging Face export for a {type(backbone).__name__}; there is one for {', '.join(known)}. "
+            "Export a SavedModel or a keras-hub preset."
+        )
+    return found
+
+
+def _tensors(encoder: SentenceEncoder, family: Family) -> dict[str, np.ndarray]:
+    """The weights under the names that transformers gives them, in its layouts."""
+    backbone, tensors = encoder.backbone, {}
+    dim = backbone.hidden_dim
+    for name, variable, kind in _tensor_map(backbone, family):
+        value = np.asarray(variable, "float32")
+        if kind == "linear":
+            # The three-dimensional kernels of attention are square when heads and their dimensions are joined.
+            value = (value if value.ndim == 2 else value.reshape(dim, dim)).T
+        tensors[name] = value.reshape(-1) if name.endswith("bias") else value
+    unused = np.zeros((family.position_offset, dim), "float32")
+    tensors[_POSITIONS] = np.concatenate([unused, tensors[_POSITIONS]]) if len(unused) else tensors[_POSITIONS]
+    if family.segments == "in_positions":
+        tensors[_TOKEN_TYPES] = np.zeros((1, dim), "float32")
+    dense = encoder.head if encoder.head_at_inference else getattr(backbone, "pooled_dense", None)
+    if dense is not None and family.pooler:
+        kernel, bias = dense.get_weights()
+        tensors |= {"pooler.dense.weight": kernel.T, "pooler.dense.bias": bias}
+    return tensors
+
+
+def _written_config(encoder: SentenceEncoder, model_type: str, family: Family) -> dict[str, Any]:
+    from simcse_tf.models.backbone import parts
+
+    backbone = encoder.backbone
+    activation = parts(backbone).layers[0].intermediate.activation
+    config = {
+        "architectures": [f"{family.keras_hub}Model"],
+        "model_type": model_type,
+        "dtype": "float32",
+        **{key: getattr(backbone, argument) for argument, key in family.sizes.items()},
+        family.activation: "gelu_pytorch_tanh" if activation.__name__ == "gelu_approximate" else "gelu",
+        "layer_norm_eps": family.layer_norm_eps,
+    }
+    config["max_position_embeddings"] += family.position_offset
+    if family.segments != "none":
+        config["type_vocab_size"] = backbone.num_segments if family.segments == "table" else 1
+    if family.tokenizer == "byte_pairs":
+        ours = encoder.tokenizer
+        config |= {
+            "pad_token_id": ours.pad_token_id,
+            "bos_token_id": ours.start_token_id,
+            "eos_token_id": ours.end_token_id,
+        }
+    return config
+
+
+def _write_wordpiece(encoder: SentenceEncoder, new: Path) -> None:
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    ours = encoder.tokenizer
+    vocabulary = list(ours.vocabulary)
+    (new / "vocab.txt").write_text("\n".join(vocabulary) + "\n", "utf-8")
+    words = models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    fast = tokenizers.Tokenizer(words)
+    fast.normalizer = normalizers.BertNormalizer(lowercase=ours.lowercase, strip_accents=ours.strip_accents)
+    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fast.post_processor = processors.BertProcessing(("[SEP]", ours.sep_token_id), ("[CLS]", ours.cls_token_id))
+    special = {
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    }
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": ours.lowercase,
+        "strip_accents": ours.strip_accents,
+    }
+    _write_fast_tokenizer(fast, special, settings | {"model_max_length": encoder.max_length}, new)
+
+
+def _write_byte_pairs(encoder: SentenceEncoder, new: Path) -> None:
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, processors
+
+    ours = encoder.tokenizer
+    merges = [rule for rule in ours.merges if not rule.startswith("#version")]
+    write_json(new / "vocab.json", dict(ours.vocabulary))
+    (new / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
+    fast = tokenizers.Tokenizer(models.BPE.from_file(str(new / "vocab.json"), str(new / "merges.txt")))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=ours.add_prefix_space)
+    fast.post_processor = processors.RobertaProcessing(
+        ("</s>", ours.end_token_id), ("<s>", ours.start_token_id), add_prefix_space=ours.add_prefix_space
+    )
+    special = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "<s>",
+        "mask_token": "<mask>",
+    }
+    settings = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": ours.add_prefix_space}
+    _write_fast_tokenizer(fast, special, settings | {"model_max_length": encoder.max_length}, new)
+
+
+def _write_fast_tokenizer(fast: Any, special: dict[str, str], settings: dict[str, Any], new: Path) -> None:
+    """Writes `tokenizer.json`, which transformers' fast tokenizers read, and the settings of both kinds."""
+    fast.add_special_tokens(sorted({token for token in special.values() if fast.token_to_id(token) is not None}))
+    fast.save(str(new / "tokenizer.json"))
+    write_json(new / "tokenizer_config.json", settings | special)
+    write_json(new / "special_tokens_map.json", special)
+
+
+# Kinds of tokenizers that can be written.
+_TOKENIZER_WRITERS: dict[families.TokenizerKind, Callable[[SentenceEncoder, Path], None]] = {
+    "wordpiece": _write_wordpiece,
+    "byte_pairs": _write_byte_pairs,
+}

@@ -1,13 +1,39 @@
-"""Safetensors files of a Hugging Face directory: are they whole, and where is which tensor?"""
+"""Safetensors files: writing them, whether they are complete, and the tensors of a Hugging Face directory by name."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from simcse_tf.errors import UserError
+from simcse_tf.files import read_json
+
+
+def save(tensors: Mapping[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors with the permissions of any new file; safetensors' own writer leaves them to the owner alone.
+
+    Args:
+        tensors: By name, of any layout.
+        path: The file.
+        metadata: Texts for its header.
+    """
+    from safetensors.numpy import save_file
+
+    # The permissions that the umask allows are those of a file that was just made.
+    path.touch()
+    mode = path.stat().st_mode
+    save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, path, metadata=metadata)
+    path.chmod(mode)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file by name."""
+    from safetensors.numpy import load_file
+
+    return load_file(path)
 
 
 def weights_files(directory: Path) -> list[Path]:
@@ -18,27 +44,33 @@ def weights_files(directory: Path) -> list[Path]:
     """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        paths = [directory / shard for shard in sorted(shards)]
+        try:
+            paths = [directory / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
+        except (KeyError, TypeError, AttributeError) as e:
+            raise UserError(f"{index}: no weight_map of tensors to files. Download it again.") from e
     else:
         paths = [directory / "model.safetensors"]
     for path in paths:
         if not path.is_file():
-            pickled = " Only pytorch_model.bin is there: " if (directory / "pytorch_model.bin").is_file() else " "
+            only = " The directory has pytorch_model.bin alone." if (directory / "pytorch_model.bin").is_file() else ""
             raise UserError(
-                f"{path}: not found.{pickled}save the model with save_pretrained(..., safe_serialization=True), or "
+                f"{path}: not found.{only} Save the model with save_pretrained(..., safe_serialization=True), or "
                 "download its safetensors files."
             )
     return paths
 
 
 def check_length(path: Path) -> None:
-    """Checks a safetensors file's length: 8 bytes of header length, a JSON header with offsets, then the numbers."""
+    """Checks a safetensors file's length: 8 bytes of header length, a JSON header with offsets, then the numbers.
+
+    Raises:
+        UserError: The file is shorter or longer than its header says, or the header is damaged.
+    """
     size = path.stat().st_size
     with path.open("rb") as f:
         header_length = int.from_bytes(f.read(8), "little")
         if size < 8 or header_length > size - 8:
-            raise UserError(f"{path}: cut short or no safetensors file ({size} bytes). Download it again.")
+            raise UserError(f"{path}: cut short or not a safetensors file ({size} bytes). Download it again.")
         try:
             header = json.loads(f.read(header_length))
             end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)

@@ -1,4 +1,4 @@
-"""The SavedModel: strings in, unit vectors out, laid out and checked as TF Serving wants it."""
+"""The SavedModel: strings in, unit vectors out, laid out and checked for TF Serving."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _write(encoder: SentenceEncoder, directory: Path) -> None:
     archive.track(snapshot)
     if not is_byte_level(encoder.tokenizer):
         # A byte-level one is left out: keras-hub's has tables that nothing here reads, and one that grows. The archive
-        # finds variables by itself, and wants to hear that a layer without any is built.
+        # finds variables by itself, and refuses a layer without any that is not marked as built.
         encoder.tokenizer.built = True
         archive.track(encoder.tokenizer)
     archive.add_endpoint("serving_default", serve, input_signature=text)

@@ -1,41 +1,44 @@
-"""What a sentence-transformers directory adds to Hugging Face's: pooling, a Dense module, the maximum length."""
+"""What a sentence-transformers directory adds to Hugging Face's: pooling, head, unit length, maximum length."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
+from simcse_tf.files import read_json, write_json
+from simcse_tf.formats import safetensors
 
+if TYPE_CHECKING:
+    from simcse_tf.models.encoder import SentenceEncoder
+
+# What a directory may do, in this order. Only the last part of a module's type is looked at: the rest has changed
+# between versions of the library.
+_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
+_TYPE = "sentence_transformers.models."
 # How a Dense module names the activation of SimCSE's head.
-TANH = "torch.nn.modules.activation.Tanh"
-# Older versions of the library said cls_token and mean_tokens.
+_TANH = "torch.nn.modules.activation.Tanh"
+# Older versions of the library write cls_token and mean_tokens.
 _POOLING: dict[str, Pooling] = {"cls": "cls", "cls_token": "cls", "mean": "avg", "mean_tokens": "avg"}
-# Longer than any encoder: what tokenizers write that know no maximum.
+# Longer than any encoder: what tokenizers without a maximum write.
 _NO_MAXIMUM = 1_000_000
 
 
 def config(directory: Path) -> EncoderConfig | None:
-    """What a directory says of pooling, head and maximum length; None if it is not one of sentence-transformers.
+    """What a directory says of pooling, head and maximum length; None if it does not pool.
 
     Raises:
-        UserError: It does something after the encoder that there is no counterpart for.
+        UserError: It does something after the encoder that has no counterpart here.
     """
     modules = _modules(directory)
     if "Pooling" not in modules:
         return None
     pooling = _pooling(modules["Pooling"] / "config.json")
     if "Dense" in modules:
-        dense = _json(modules["Dense"] / "config.json")
-        if dense.get("activation_function") != TANH or dense["in_features"] != dense["out_features"]:
-            raise UserError(
-                f"{modules['Dense'] / 'config.json'}: this Dense module is not SimCSE's head, which has as many "
-                f"outputs as inputs and the activation {TANH}."
-            )
+        _check_head(modules["Dense"] / "config.json")
         return EncoderConfig(pooling=pooling, head="always", max_length=_max_length(directory))
     if pooling == "cls":
         pooling = "cls_before_pooler"
@@ -43,34 +46,115 @@ def config(directory: Path) -> EncoderConfig | None:
 
 
 def head(directory: Path) -> list[np.ndarray] | None:
-    """The Dense module's weights: `(dim, dim)` kernel as Keras keeps it, `(dim,)` bias; None if there is none.
+    """The Dense module's weights: `(dim, dim)` kernel as Keras stores it, `(dim,)` bias; None if there is none.
 
     Raises:
-        UserError: Its file of weights is missing.
+        UserError: Its weights are missing or incomplete.
     """
-    from safetensors.numpy import load_file
-
     modules = _modules(directory)
     if "Dense" not in modules:
         return None
     path = modules["Dense"] / "model.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: not found. Save the model again with safe_serialization=True.")
-    tensors = load_file(path)
+    tensors = safetensors.load(path)
+    for name in ("linear.weight", "linear.bias"):
+        if name not in tensors:
+            raise UserError(f"{path}: no tensor '{name}', which SimCSE's head has. Copy it from the model's source.")
     return [tensors["linear.weight"].T.copy(), tensors["linear.bias"]]
 
 
+def _pooling_mode(encoder: SentenceEncoder) -> str:
+    """What sentence-transformers calls an encoder's pooling.
+
+    Raises:
+        UserError: It has no counterpart.
+    """
+    modes = {"cls": "cls", "cls_before_pooler": "cls", "avg": "mean"}
+    pooling = encoder.config.pooling
+    if pooling not in modes:
+        raise UserError(
+            f"`pooling` {pooling} reads several layers, for which sentence-transformers has no counterpart. Export "
+            f"with `pooling` {' or '.join(modes)}, or as a SavedModel, which can do it."
+        )
+    return modes[pooling]
+
+
+def write(encoder: SentenceEncoder, directory: Path) -> None:
+    """Adds modules and maximum length to a Hugging Face directory that was just written.
+
+    Raises:
+        UserError: sentence-transformers cannot pool as the encoder does.
+    """
+    mode, dim = _pooling_mode(encoder), encoder.dim
+    write_json(directory / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
+    modules = {"Transformer": "", "Pooling": "1_Pooling"}
+    if encoder.head is not None and encoder.head_at_inference:
+        modules["Dense"] = "2_Dense"
+    modules["Normalize"] = f"{len(modules)}_Normalize"
+    for folder in modules.values():
+        (directory / folder).mkdir(exist_ok=True)
+    modes = {"pooling_mode_cls_token": mode == "cls", "pooling_mode_mean_tokens": mode == "mean"}
+    write_json(directory / modules["Pooling"] / "config.json", {"word_embedding_dimension": dim, **modes})
+    if encoder.head is not None and "Dense" in modules:
+        dense = directory / modules["Dense"]
+        sizes = {"in_features": dim, "out_features": dim}
+        write_json(dense / "config.json", {**sizes, "bias": True, "activation_function": _TANH})
+        kernel, bias = encoder.head.get_weights()
+        tensors = {"linear.weight": kernel.T, "linear.bias": bias}
+        safetensors.save(tensors, dense / "model.safetensors", {"format": "pt"})
+    listed = [
+        {"idx": i, "name": str(i), "path": folder, "type": _TYPE + kind}
+        for i, (kind, folder) in enumerate(modules.items())
+    ]
+    write_json(directory / "modules.json", listed)
+
+
 def _modules(directory: Path) -> dict[str, Path]:
-    """The last part of each module's type, and its folder; their modules have moved between versions of the library."""
+    """The modules by kind, and their folders."""
     file = directory / "modules.json"
     if not file.is_file():
         # Models from before modules.json, and copies without it.
         return {"Pooling": directory / "1_Pooling"} if (directory / "1_Pooling" / "config.json").is_file() else {}
-    return {module["type"].rpartition(".")[2]: directory / module["path"] for module in _json(file)}
+    try:
+        listed = [(str(m["type"]).rpartition(".")[2], directory / m["path"]) for m in read_json(file)]
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{file}: not a list of modules with type and path. Copy it again from the model's source."
+        ) from e
+    expected = list(_MODULES)
+    for kind, _ in listed:
+        if kind not in expected:
+            problem = f"in another place than {' '.join(_MODULES)}" if kind in _MODULES else "not supported"
+            raise UserError(
+                f"{file}: the module {kind} is {problem}. Without it the vectors would be others; supported: "
+                f"{', '.join(_MODULES)}, in this order and each once."
+            )
+        expected = expected[expected.index(kind) + 1 :]
+    modules = dict(listed)
+    if "Dense" in modules and "Pooling" not in modules:
+        raise UserError(f"{file}: the module Dense has no Pooling before it, which is not supported.")
+    return modules
+
+
+def _check_head(file: Path) -> None:
+    """Checks that a Dense module computes what SimCSE's head computes."""
+    dense = read_json(file)
+    where = dense.get("module_input_name") or "sentence_embedding"
+    if (
+        dense.get("activation_function") != _TANH
+        or dense.get("in_features") != dense.get("out_features")
+        or dense.get("bias", True) is not True
+        or where != "sentence_embedding"
+    ):
+        raise UserError(
+            f"{file}: this Dense module is not SimCSE's head, which maps the sentence vector to one of the same length "
+            f"with a bias and the activation {_TANH}."
+        )
 
 
 def _pooling(file: Path) -> Pooling:
-    settings = _json(file)
+    settings = read_json(file)
     if "pooling_mode" in settings:
         modes = settings["pooling_mode"]
         modes = {modes} if isinstance(modes, str) else set(modes)
@@ -85,14 +169,7 @@ def _pooling(file: Path) -> Pooling:
 def _max_length(directory: Path) -> int | None:
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         if (directory / name).is_file():
-            length = _json(directory / name).get(key)
+            length = read_json(directory / name).get(key)
             if length is not None and length < _NO_MAXIMUM:
                 return int(length)
     return None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: cannot be read ({e}). Copy it again from the model's source.") from e

@@ -46,8 +46,8 @@ def graph_operations(directory: Path) -> dict[str, set[str]]:
         for where, nodes, attributes in _parts(graph):
             if attributes is not None and attributes["_XlaMustCompile"].b:
                 raise UserError(
-                    f"{directory}: '{where}' must be compiled by XLA, which tensorflow/serving does not do unless it "
-                    "is told to. Export without jit_compile."
+                    f"{directory}: '{where}' must be compiled by XLA, which tensorflow/serving does not do by default. "
+                    "Export without jit_compile."
                 )
             for node in nodes:
                 if node.op not in functions:
@@ -75,7 +75,7 @@ def check(directory: Path, target: Target) -> None:
         if unknown is None:
             continue
         newer = [t for t in TARGETS if _missing(operation, attributes, t) is None]
-        way_out = f"--target-serving {newer[0]} has it." if newer else "No supported tensorflow/serving has it."
+        way_out = f"`target_serving` {newer[0]} has it." if newer else "No supported tensorflow/serving has it."
         raise UserError(
             f"the graph has {unknown}, which tensorflow/serving {target} does not know, so it could not load the "
             f"model. {way_out} Otherwise keep it out of the graph: it comes from the tokenizer, the pooler or a layer."

@@ -17,24 +17,23 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
+from simcse_tf.models.backbone import Parts, TransformerLayer, UnknownBackboneError, parts
 from simcse_tf.models.elementwise import Dropout, custom_gradient, gelu_tanh, layer_norm
 
-# Where each family keeps the layers that look up words and positions: at the backbone or at its `embeddings`.
-_EMBEDDINGS: dict[str, Callable[[Any], Any]] = {
-    "BertBackbone": lambda backbone: backbone,
-    "ElectraBackbone": lambda backbone: backbone,
-    "RobertaBackbone": lambda backbone: backbone.embeddings,
-    "XLMRobertaBackbone": lambda backbone: backbone.embeddings,
-    "DistilBertBackbone": lambda backbone: backbone.embeddings,
-}
+# Those whose forward was compared to `_Forward`: other backbones may have the same layers in another order.
+_COMPARED = ("BertBackbone", "ElectraBackbone", "RobertaBackbone", "XLMRobertaBackbone", "DistilBertBackbone")
 
 
 def unsupported_reason(backbone: keras.Model) -> str | None:
-    """What in a backbone this module does not know, or None if it knows everything."""
-    if type(backbone).__name__ not in _EMBEDDINGS:
-        return f"{type(backbone).__name__} is not one of {', '.join(_EMBEDDINGS)}"
+    """Why `hidden_states` cannot compute a backbone; None if it can."""
+    if type(backbone).__name__ not in _COMPARED:
+        return f"{type(backbone).__name__} is not one of {', '.join(_COMPARED)}"
+    try:
+        parts(backbone)
+    except UnknownBackboneError as e:
+        return str(e)
     for layer in backbone.transformer_layers:
-        if type(layer) is not TransformerEncoder or layer.normalize_first:
+        if type(layer) is not TransformerEncoder or getattr(layer, "normalize_first", True):
             return f"{layer.name} is not a TransformerEncoder that normalises last"
     return None
 
@@ -65,11 +64,12 @@ def hidden_states(
         numbers.
     """
     slots = _Packed(inputs["padding_mask"]) if pack else _Slots(inputs["padding_mask"])
-    forward = _Forward(backbone, slots, seed, snapshot)
-    wanted = [i % len(backbone.transformer_layers) for i in layers]
+    found = parts(backbone)
+    forward = _Forward(found, slots, seed, snapshot)
+    wanted = [i % len(found.layers) for i in layers]
     outputs = []
     x = forward.embeddings(inputs["token_ids"])
-    for i, layer in enumerate(backbone.transformer_layers[: wanted[-1] + 1]):
+    for i, layer in enumerate(found.layers[: wanted[-1] + 1]):
         only = first_only and i == wanted[-1]
         x = forward.layer(layer, x, first_only=only)
         if i in wanted:
@@ -182,7 +182,7 @@ def _rounded(count: tf.Tensor) -> tf.Tensor:
 class _Forward:
     """One pass of a batch through a backbone."""
 
-    def __init__(self, backbone: Any, slots: _Slots, seed: tf.Tensor | None, snapshot: Snapshot | None):
+    def __init__(self, backbone: Parts, slots: _Slots, seed: tf.Tensor | None, snapshot: Snapshot | None):
         self._backbone = backbone
         self._slots = slots
         self._training = seed is not None
@@ -192,36 +192,34 @@ class _Forward:
     def embeddings(self, token_ids: tf.Tensor) -> tf.Tensor:
         """`(n, length)` to `(tokens, dim)`."""
         backbone, slots = self._backbone, self._slots
-        tables = _EMBEDDINGS[type(backbone).__name__](backbone)
-        words = tf.convert_to_tensor(tables.token_embedding.embeddings)
-        positions = tf.convert_to_tensor(tables.position_embedding.position_embeddings)
+        words = tf.convert_to_tensor(backbone.words.embeddings)
+        positions = tf.convert_to_tensor(backbone.positions.position_embeddings)
         x = tf.gather(words, slots.pack(tf.reshape(token_ids, [-1]))) + tf.gather(positions, slots.positions())
-        if hasattr(backbone, "segment_embedding"):
+        if (segments := backbone.segments) is not None:
             # A text alone is segment 0.
-            segments = backbone.segment_embedding
             (segment,) = self._weights([segments], lambda: [tf.convert_to_tensor(segments.embeddings)[0]])
             x += segment
-        x = self._drop(self._norm(backbone.embeddings_layer_norm, tf.cast(x, tables.token_embedding.compute_dtype)))
-        return self._dense(x, backbone.embeddings_projection) if hasattr(backbone, "embeddings_projection") else x
+        x = self._drop(self._norm(backbone.norm, tf.cast(x, backbone.words.compute_dtype)))
+        return x if backbone.projection is None else self._dense(x, backbone.projection)
 
-    def layer(self, layer: Any, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
+    def layer(self, layer: TransformerLayer, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
         """`(tokens, dim)` to `(tokens, dim)`, or to `(n, dim)` if `first_only`."""
-        attended = self._attention(layer._self_attention_layer, x, first_only=first_only)
+        attended = self._attention(layer, x, first_only=first_only)
         residual = self._slots.first(x) if first_only else x
-        x = self._norm(layer._self_attention_layer_norm, self._drop(attended) + residual)
-        inner = self._activation(layer.activation, self._dense(x, layer._feedforward_intermediate_dense))
-        outer = self._drop(self._dense(inner, layer._feedforward_output_dense))
-        return self._norm(layer._feedforward_layer_norm, outer + x)
+        x = self._norm(layer.attention_norm, self._drop(attended) + residual)
+        inner = self._activation(layer.intermediate.activation, self._dense(x, layer.intermediate))
+        outer = self._drop(self._dense(inner, layer.output))
+        return self._norm(layer.output_norm, outer + x)
 
-    def _attention(self, attention: Any, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
+    def _attention(self, layer: TransformerLayer, x: tf.Tensor, *, first_only: bool) -> tf.Tensor:
         """As `layer`."""
-        query, key, value = attention._query_dense, attention._key_dense, attention._value_dense
+        query, key, value = layer.query, layer.key, layer.value
         heads, size = query.kernel.shape[1:]
         slots = self._slots
 
-        def by_head(y: tf.Tensor, length: Any, parts: int) -> list[tf.Tensor]:
-            y = tf.reshape(y, [slots.rows, length, parts, heads, size])
-            return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=parts)
+        def by_head(y: tf.Tensor, length: Any, count: int) -> list[tf.Tensor]:
+            y = tf.reshape(y, [slots.rows, length, count, heads, size])
+            return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=count)
 
         if first_only:
             (q,) = by_head(self._dense(slots.first(x), query), 1, 1)
@@ -232,7 +230,7 @@ class _Forward:
         logits = tf.matmul(q, k, transpose_b=True) * tf.cast(size**-0.5, q.dtype)
         weights = self._drop(tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32) + slots.bias), x.dtype))
         attended = tf.reshape(tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3]), [-1, heads * size])
-        return self._dense(attended if first_only else slots.pack(attended), attention._output_dense)
+        return self._dense(attended if first_only else slots.pack(attended), layer.attention_output)
 
     def _dense(self, x: tf.Tensor, *layers: Any) -> tf.Tensor:
         """The outputs of dense layers beside each other: `(tokens, inputs)` to `(tokens, outputs)`."""

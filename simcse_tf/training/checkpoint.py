@@ -26,6 +26,7 @@ import numpy as np
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.files import point_to, whole_directory, write_whole
+from simcse_tf.formats import safetensors
 from simcse_tf.training import fingerprint
 
 # A run continues although these differ: they do not change what is computed (a strategy does not but for rounding).
@@ -158,11 +159,9 @@ class RunDirectory:
                 order.
             progress: Saved with them.
         """
-        from safetensors.numpy import save_file
-
         directory = self.checkpoints / f"state-{progress.step:08d}"
         with whole_directory(directory) as new:
-            save_file(
+            safetensors.save(
                 {name: np.asarray(variable) for name, variable in _named(variables)}, new / "variables.safetensors"
             )
             (new / "progress.json").write_text(json.dumps(progress.__dict__), "utf-8")
@@ -174,14 +173,12 @@ class RunDirectory:
         Raises:
             UserError: It is not there, or was written for another set of variables.
         """
-        from safetensors.numpy import load_file
-
         state = self.checkpoints / f"state-{step:08d}"
         if not state.is_dir():
             raise UserError(
                 f"{state}: not here, though the chief has it. --output-dir must be on storage that all workers share."
             )
-        values = load_file(state / "variables.safetensors")
+        values = safetensors.load(state / "variables.safetensors")
         if values.keys() != dict(_named(variables)).keys():
             raise UserError(
                 f"{state}: was written for another model or by another version; start anew with --overwrite."

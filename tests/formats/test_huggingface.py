@@ -11,11 +11,11 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import huggingface, presets
 from simcse_tf.formats.encoders import load_encoder
 from tests.formats import hugging_face_directories
+from tests.formats.encoders import FAMILIES, TEXTS, encoder_of
 from tests.formats.hugging_face_directories import DIM
 
 IDS = np.array([[2, 5, 6, 7, 3], [2, 9, 3, 1, 1]], "int32")
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")
-TEXTS = ["the dog sleeps .", "a dog", "the man reads the old book near the river"]
 
 
 def hidden(backbone):
@@ -84,7 +84,7 @@ def test_a_simcse_checkpoint_brings_its_head_along(tmp_path):
 def test_every_family_encodes_text(tmp_path, model_type):
     directory = hugging_face_directories.write(tmp_path, model_type)
     encoder = load_encoder(presets.locate(str(directory)), EncoderConfig("avg_first_last", "none"))
-    vectors = encoder.encode(TEXTS)
+    vectors = encoder.encode(["the dog sleeps .", "a dog", "the man reads the old book near the river"])
     assert vectors.shape == (3, DIM)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
@@ -118,7 +118,7 @@ class TestDamage:
 
     def test_an_empty_file(self, directory):
         (directory / "model.safetensors").write_bytes(b"")
-        with pytest.raises(UserError, match=r"cut short or no safetensors file \(0 bytes\)"):
+        with pytest.raises(UserError, match=r"cut short or not a safetensors file \(0 bytes\)"):
             presets.locate(str(directory))
 
     def test_a_damaged_header(self, directory):
@@ -172,14 +172,58 @@ class TestDamage:
         with pytest.raises(UserError, match=r"no config\.json"):
             presets.locate(str(directory))
 
+    def test_a_size_that_config_json_does_not_give(self, directory):
+        config = json.loads((directory / "config.json").read_text("utf-8"))
+        del config["num_hidden_layers"]
+        (directory / "config.json").write_text(json.dumps(config), "utf-8")
+        with pytest.raises(UserError, match=r"config\.json: .*num_hidden_layers"):
+            presets.locate(str(directory))
 
-def test_sentence_transformers_directories_say_how_they_pool(tmp_path):
-    directory = hugging_face_directories.write(tmp_path, "bert")
-    (directory / "1_Pooling").mkdir()
-    pooling = directory / "1_Pooling" / "config.json"
-    pooling.write_text('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}', "utf-8")
-    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 12}', "utf-8")
-    assert presets.locate(str(directory)).config == EncoderConfig("avg", "none", 12)
-    pooling.write_text('{"pooling_mode_max_tokens": true}', "utf-8")
-    with pytest.raises(UserError, match="max_tokens"):
-        presets.locate(str(directory))
+    def test_a_config_that_is_not_json_is_named_with_its_line(self, directory):
+        (directory / "config.json").write_text('{\n  "model_type": bert\n}', "utf-8")
+        with pytest.raises(UserError, match=r"config\.json:2: not JSON"):
+            presets.locate(str(directory))
+
+
+class TestExport:
+    @pytest.mark.parametrize("model_type", FAMILIES)
+    @pytest.mark.parametrize("config", [EncoderConfig("avg", "none", 16), EncoderConfig("cls", "always")])
+    def test_an_export_read_back_gives_the_same_embeddings(self, tmp_path, model_type, config):
+        encoder = encoder_of(tmp_path, model_type, config)
+        directory = huggingface.export(encoder, tmp_path / "out")
+        origin = presets.locate(str(directory))
+        assert origin.config == EncoderConfig(config.pooling, config.head, encoder.max_length)
+        np.testing.assert_allclose(load_encoder(origin).encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+
+    def test_simcse_keeps_its_head_in_the_pooler(self, tmp_path):
+        encoder = encoder_of(tmp_path, "roberta", EncoderConfig("cls", "always"))
+        huggingface.export(encoder, tmp_path / "out")
+        (tmp_path / "out" / "modules.json").unlink()
+        origin = presets.locate(str(tmp_path / "out"))
+        again = load_encoder(origin, EncoderConfig("cls", "always"), head_init="pooler")
+        np.testing.assert_allclose(again.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+
+    def test_the_form_of_gelu_is_the_one_that_is_computed(self, tmp_path):
+        for model_type, expected in (("bert", "gelu_pytorch_tanh"), ("roberta", "gelu")):
+            encoder = encoder_of(tmp_path / model_type, model_type, EncoderConfig("cls", "none"))
+            directory = huggingface.export(encoder, tmp_path / model_type / "out")
+            assert json.loads((directory / "config.json").read_text("utf-8"))["hidden_act"] == expected
+
+    def test_xlm_roberta_has_no_writer_for_its_tokenizer(self, tmp_path):
+        encoder = encoder_of(tmp_path, "xlm-roberta", EncoderConfig("cls", "none"))
+        with pytest.raises(UserError, match="XLMRobertaBackbone; there is one for Bert, Electra, DistilBert, Roberta"):
+            huggingface.export(encoder, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_an_existing_directory_is_left_alone(self, tmp_path):
+        encoder = encoder_of(tmp_path, "bert", EncoderConfig("cls", "none"))
+        before = sorted((tmp_path / "source").iterdir())
+        with pytest.raises(UserError, match=r"source: already exists\."):
+            huggingface.export(encoder, tmp_path / "source")
+        assert sorted((tmp_path / "source").iterdir()) == before
+
+    def test_a_keras_hub_with_other_attributes_is_named(self, tmp_path):
+        encoder = encoder_of(tmp_path, "bert", EncoderConfig("cls", "none"))
+        del encoder.backbone.embeddings_layer_norm
+        with pytest.raises(UserError, match="keras-hub builds BertBackbone .* has no embeddings_layer_norm"):
+            huggingface.export(encoder, tmp_path / "out")

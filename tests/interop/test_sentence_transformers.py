@@ -3,9 +3,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from simcse_tf.config import EncoderConfig
-from simcse_tf.formats import interchange, presets
+from simcse_tf.formats import huggingface, presets
 from simcse_tf.formats.encoders import load_encoder
-from tests.formats.test_interchange import FAMILIES, TEXTS, distance, encoder_of
+from tests.formats.encoders import FAMILIES, TEXTS, distance, encoder_of
 
 pytestmark = pytest.mark.interop
 
@@ -16,7 +16,7 @@ CONFIGS = [EncoderConfig("avg", "none"), EncoderConfig("cls", "always")]
 @pytest.mark.parametrize("config", CONFIGS)
 def test_sentence_transformers_gives_the_same_embeddings(tmp_path, model_type, config):
     encoder = encoder_of(tmp_path, model_type, config)
-    model = SentenceTransformer(str(interchange.to_huggingface(encoder, tmp_path / "out")), device="cpu")
+    model = SentenceTransformer(str(huggingface.export(encoder, tmp_path / "out")), device="cpu")
     # The tiny RoBERTa's vocabulary, unlike a real one, has not all bytes.
     texts = [t for t in TEXTS if set(t) <= set("abcdefghijklmnopqrstuvwxyz.,?! ")]
     theirs = model.encode(texts)
@@ -27,7 +27,7 @@ def test_sentence_transformers_gives_the_same_embeddings(tmp_path, model_type, c
 @pytest.mark.parametrize("config", CONFIGS)
 def test_what_sentence_transformers_saves_is_read(tmp_path, config):
     encoder = encoder_of(tmp_path, "bert", config)
-    model = SentenceTransformer(str(interchange.to_huggingface(encoder, tmp_path / "out")), device="cpu")
+    model = SentenceTransformer(str(huggingface.export(encoder, tmp_path / "out")), device="cpu")
     model.save(str(tmp_path / "saved"))
     if not (tmp_path / "saved" / "vocab.txt").is_file():
         # transformers 5 keeps the vocabulary in tokenizer.json alone.

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simcse_tf.config import EncoderConfig
+from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.models import packed
+from simcse_tf.models.backbone import parts
 from simcse_tf.models.elementwise import Dropout
 from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.pooling import POOLERS
@@ -92,7 +95,7 @@ def test_values_and_gradients_are_keras_hubs(family, pooling):
         )
     )
     exported(inputs)
-    made.transformer_layers[-1]._feedforward_output_dense.kernel.assign(tf.zeros([12, 8]))
+    parts(made).layers[-1].output.kernel.assign(tf.zeros([12, 8]))
     np.testing.assert_allclose(pooler.pool(exported(inputs), inputs["padding_mask"]), plain, atol=1e-5)
 
 
@@ -157,10 +160,8 @@ class TestDropout:
 
 class TestFallback:
     def test_what_it_does_not_know_is_computed_by_keras_hub_and_said(self, tiny_origin, caplog):
-        from simcse_tf.formats import presets
-
-        made, tokenizer = presets.load(tiny_origin, dropout=0.0)
-        usual = SentenceEncoder(made, tokenizer, "avg")
+        usual = load_encoder(tiny_origin, EncoderConfig("avg", "none"), dropout=0.0)
+        made, tokenizer = usual.backbone, usual.tokenizer
         assert caplog.text == ""
         made.transformer_layers[1].normalize_first = True
         other = SentenceEncoder(made, tokenizer, "avg")

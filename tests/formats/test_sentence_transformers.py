@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from simcse_tf.config import EncoderConfig
+from simcse_tf.errors import UserError
+from simcse_tf.formats import huggingface, presets
+from tests.formats import hugging_face_directories
+from tests.formats.encoders import encoder_of
+
+
+def test_sentence_transformers_directories_say_how_they_pool(tmp_path):
+    directory = hugging_face_directories.write(tmp_path, "bert")
+    (directory / "1_Pooling").mkdir()
+    pooling = directory / "1_Pooling" / "config.json"
+    pooling.write_text('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}', "utf-8")
+    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 12}', "utf-8")
+    assert presets.locate(str(directory)).config == EncoderConfig("avg", "none", 12)
+    pooling.write_text('{"pooling_mode_max_tokens": true}', "utf-8")
+    with pytest.raises(UserError, match="max_tokens"):
+        presets.locate(str(directory))
+
+
+def test_pooling_over_several_layers_has_no_counterpart(tmp_path):
+    encoder = encoder_of(tmp_path, "bert", EncoderConfig("avg_first_last", "none"))
+    with pytest.raises(UserError, match="`pooling` avg_first_last .* sentence-transformers has no counterpart"):
+        huggingface.export(encoder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class TestModules:
+    """Transformer, Pooling, SimCSE's head as Dense, Normalize; what else a directory does is refused."""
+
+    @pytest.fixture
+    def directory(self, tmp_path):
+        return huggingface.export(encoder_of(tmp_path, "bert", EncoderConfig("cls", "always")), tmp_path / "out")
+
+    @pytest.fixture
+    def listed(self, directory):
+        return json.loads((directory / "modules.json").read_text("utf-8"))
+
+    @staticmethod
+    def rewrite(directory, listed):
+        (directory / "modules.json").write_text(json.dumps(listed), "utf-8")
+
+    @pytest.mark.parametrize("kind", ["LayerNorm", "Dense", "CNN"])
+    def test_a_module_that_would_be_left_out_is_named(self, directory, listed, kind):
+        self.rewrite(directory, [*listed, {"path": "4_More", "type": f"sentence_transformers.models.{kind}"}])
+        with pytest.raises(UserError, match=rf"modules\.json: the module {kind} "):
+            presets.locate(str(directory))
+
+    def test_the_order_counts(self, directory, listed):
+        transformer, pooling, dense, normalize = listed
+        self.rewrite(directory, [transformer, pooling, normalize, dense])
+        with pytest.raises(UserError, match=r"modules\.json: the module Dense .*in this order"):
+            presets.locate(str(directory))
+
+    def test_other_places_of_the_same_modules_are_known(self, directory, listed):
+        for module in listed:
+            module["type"] = "sentence_transformers.base.modules." + module["type"].rpartition(".")[2]
+        self.rewrite(directory, listed)
+        assert presets.locate(str(directory)).config == EncoderConfig("cls", "always", 20)
+
+    def test_a_list_without_types(self, directory):
+        self.rewrite(directory, [{"path": ""}])
+        with pytest.raises(UserError, match=r"modules\.json: not a list of modules"):
+            presets.locate(str(directory))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"activation_function": "torch.nn.modules.linear.Identity"},
+            {"out_features": 4},
+            {"bias": False},
+            {"module_input_name": "token_embeddings"},
+        ],
+    )
+    def test_a_dense_module_that_is_not_simcses_head_is_refused(self, directory, change):
+        file = directory / "2_Dense" / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change), "utf-8")
+        with pytest.raises(UserError, match=r"config\.json: this Dense module is not SimCSE's head"):
+            presets.locate(str(directory))
