@@ -19,6 +19,7 @@ from simcse_tf.formats import card, families, safetensors, sentence_transformers
 from simcse_tf.formats.families import FAMILIES, TOKENIZER_FILES, Family
 
 if TYPE_CHECKING:
+    from simcse_tf.models.backbone import Parts
     from simcse_tf.models.encoder import SentenceEncoder
 
 _EXACT_OR_TANH_GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh")
@@ -49,7 +50,6 @@ def check_directory(directory: Path) -> Family:
             f"{file}: layer_norm_eps {eps} is not supported; keras-hub's {family.keras_hub}Backbone is fixed at "
             f"{family.layer_norm_eps}."
         )
-    _backbone_arguments(family, config, file)
     for path in safetensors.weights_files(directory):
         safetensors.check_length(path)
     for name in TOKENIZER_FILES[family.tokenizer]:
@@ -57,6 +57,7 @@ def check_directory(directory: Path) -> Family:
             raise UserError(
                 f"{directory}: no {name}, which the {family.keras_hub}Tokenizer needs. Copy it from the model's source."
             )
+    _backbone_arguments(family, config, file)
     return family
 
 
@@ -157,20 +158,8 @@ def _tensor_map(backbone: Any, family: Family) -> Iterator[tuple[str, Any, Liter
     Yields:
         `(name, variable, kind)`; a `linear` weight is stored transposed, `(out, in)`. Poolers are not part of it:
         SimCSE has its own head.
-
-    Raises:
-        UserError: The installed keras-hub is built in another way.
     """
-    # Here, because this module is imported before TensorFlow is needed.
-    from simcse_tf.models.backbone import UnknownBackboneError, parts
-
-    try:
-        found = parts(backbone)
-    except UnknownBackboneError as e:
-        raise UserError(
-            f"the installed keras-hub builds {type(backbone).__name__} in a way that this package does not know ({e}). "
-            "Install the version that simcse-tf asks for: pip install --force-reinstall simcse-tf."
-        ) from e
+    found = _parts(backbone)
     yield "embeddings.word_embeddings.weight", found.words.embeddings, "plain"
     yield _POSITIONS, found.positions.position_embeddings, "plain"
     if found.segments is not None:
@@ -181,6 +170,18 @@ def _tensor_map(backbone: Any, family: Family) -> Iterator[tuple[str, Any, Liter
     for i, layer in enumerate(found.layers):
         for part, name in family.layer.items():
             yield from _named(name.format(i), getattr(layer, part))
+
+
+def _parts(backbone: Any) -> Parts:
+    from simcse_tf.models.backbone import UnknownBackboneError, parts
+
+    try:
+        return parts(backbone)
+    except UnknownBackboneError as e:
+        raise UserError(
+            f"the installed keras-hub builds {type(backbone).__name__} in a way that this package does not know ({e}). "
+            "Install the version of keras-hub that simcse-tf requires."
+        ) from e
 
 
 def _named(name: str, layer: Any) -> Iterator[tuple[str, Any, Literal["linear", "plain"]]]:
@@ -257,10 +258,8 @@ def _tensors(encoder: SentenceEncoder, family: Family) -> dict[str, np.ndarray]:
 
 
 def _written_config(encoder: SentenceEncoder, model_type: str, family: Family) -> dict[str, Any]:
-    from simcse_tf.models.backbone import parts
-
     backbone = encoder.backbone
-    activation = parts(backbone).layers[0].intermediate.activation
+    activation = _parts(backbone).layers[0].intermediate.activation
     config = {
         "architectures": [f"{family.keras_hub}Model"],
         "model_type": model_type,
