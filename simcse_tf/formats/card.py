@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simcse_tf import __version__
-from simcse_tf.files import read_json
+from simcse_tf import __version__, runs
+from simcse_tf.config import TrainConfig
 
 if TYPE_CHECKING:
     from simcse_tf.models.encoder import SentenceEncoder
@@ -44,9 +43,8 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, 
         library: The library that loads the directory, as Hugging Face's hub calls it; None if the hub has no name for
             it.
     """
-    run = Path(source)
-    config = read_json(run / "config.json") if (run / "metrics.jsonl").is_file() else {}
-    start = Path(config.get("preset", source)).name
+    run = runs.read(Path(source)) if runs.is_run(Path(source)) else None
+    start = Path(run.config.preset if run else source).name
     licence, origin = _LICENCES.get(start, (None, f"{start}, whose licence this package does not know"))
     lines = [
         "---",
@@ -66,11 +64,11 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, 
         "",
         "## Recipe",
         "",
-        *(_recipe(config) if config else [f"Not trained here: `{start}` as it is."]),
+        *(_recipe(run.config) if run else [f"Not trained here: `{start}` as it is."]),
         "",
         "## Scores",
         "",
-        *(_scores(encoder, run, config) if config else [_NO_SCORES]),
+        *(_scores(encoder, run) if run else [_NO_SCORES]),
         "",
         "## Versions",
         "",
@@ -96,18 +94,16 @@ def _encoder_rows(encoder: SentenceEncoder) -> list[tuple[str, Any]]:
     ]
 
 
-def _recipe(config: dict[str, Any]) -> list[str]:
-    return _table("field", "value", [(name, config[name]) for name in _RECIPE if config.get(name) is not None])
+def _recipe(config: TrainConfig) -> list[str]:
+    values = [(name, getattr(config, name)) for name in _RECIPE]
+    return _table("field", "value", [(name, value) for name, value in values if value is not None])
 
 
-def _scores(encoder: SentenceEncoder, run: Path, config: dict[str, Any]) -> list[str]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    evaluations = [line for line in lines if "dev" in line]
-    if not evaluations:
+def _scores(encoder: SentenceEncoder, run: runs.Run) -> list[str]:
+    if not run.evaluations:
         return ["The run was not evaluated."]
-    first, best = evaluations[0], max(evaluations, key=lambda line: line["dev"])
     # A run evaluates at the maximum length that is an encoder's default.
-    measured = _way(config["pooling"], config["head"], min(encoder.backbone.max_sequence_length, 512))
+    measured = _way(run.config.pooling, run.config.head, min(encoder.backbone.max_sequence_length, 512))
     now = _way(encoder.config.pooling, encoder.config.head, encoder.max_length)
     note = [] if now == measured else ["", f"Measured with {measured}. This model, with {now}, was not measured."]
     return [
@@ -117,8 +113,8 @@ def _scores(encoder: SentenceEncoder, run: Path, config: dict[str, Any]) -> list
             "encoder",
             "Spearman x 100",
             [
-                ("before training", f"{first['dev']:.2f}"),
-                (f"step {best['step']}{'' if note else ' (this model)'}", f"{best['dev']:.2f}"),
+                ("before training", f"{run.before['dev']:.2f}"),
+                (f"step {run.best['step']}{'' if note else ' (this model)'}", f"{run.best['dev']:.2f}"),
             ],
         ),
         *note,

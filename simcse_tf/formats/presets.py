@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from simcse_tf import network
+from simcse_tf import network, runs
 from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import sha256
@@ -88,8 +88,12 @@ def keras_hub_presets() -> dict[str, str]:
 
 
 def _locate_directory(name: str, path: Path) -> Origin:
-    if (path / "checkpoints" / "best").is_dir():
-        path = path / "checkpoints" / "best"
+    if runs.is_run(path):
+        run, path = path, runs.best_encoder(path)
+        if not path.is_dir():
+            raise UserError(
+                f"{run}: the run has not been evaluated yet, so it has no encoder. Continue it with `resume`."
+            )
     if keras_hub.is_preset(path):
         return Origin(name, "keras_hub", path, keras_hub.config(path))
     huggingface.check_directory(path)

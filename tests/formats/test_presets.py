@@ -93,3 +93,16 @@ def test_a_keras_hub_preset_without_a_tokenizer(tiny_preset, tmp_path):
     (tmp_path / "config.json").write_text((tiny_preset / "config.json").read_text("utf-8"), "utf-8")
     with pytest.raises(UserError, match=r"without tokenizer\.json"):
         presets.locate(str(tmp_path))
+
+
+def test_a_run_that_has_no_encoder_yet_is_named(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    with pytest.raises(UserError, match="has not been evaluated yet"):
+        presets.locate(str(tmp_path))
+
+
+def test_a_damaged_config_is_named_with_its_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type":\n', "utf-8")
+    with pytest.raises(UserError, match=r"config\.json:2: not JSON"):
+        presets.locate(str(tmp_path))
