@@ -34,8 +34,8 @@ def export(
     `similarity`: `text_a`, `text_b` string `[None]` -> `score` float32 `[None]`, the cosine; `tokens`: `text` string
     `[None]` -> `token_ids`, `padding_mask` int32 `[None, None]`, what the encoder saw.
 
-    The version appears only after the server's operations were checked, and it was loaded in a fresh process through
-    the v1 Session loader (TF Serving's way) and gave the same embeddings as the live encoder on 21 sentences. Beside
+    The version appears only after its operations were checked against the server's, and after a fresh process loaded it
+    as TF Serving does (the v1 Session loader) and got the live encoder's embeddings for 21 sentences. Beside
     it: warm-up requests, a model card, and files for the server's configuration.
 
     Args:

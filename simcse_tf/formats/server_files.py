@@ -1,4 +1,4 @@
-"""What TF Serving wants beside a model: warm-up requests, batching parameters, an entry in its configuration."""
+"""What TF Serving reads beside a model: warm-up requests, batching parameters, an entry in its configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from simcse_tf.serving import messages
 
-# Where TF Serving looks for them, under the version's directory.
+# Where TF Serving looks for the warm-up requests, under the version's directory.
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 BATCH_SIZES = (1, 8, 32, 64)
 
@@ -16,7 +16,7 @@ _BATCHING = """\
 # For --batching_parameters_file, together with --enable_batching.
 # Texts per pass at most; a larger request is refused, so keep it above the client's batch_size.
 max_batch_size { value: 128 }
-# Microseconds that a text waits for company.
+# Microseconds that a text waits for others to share its pass.
 batch_timeout_micros { value: 1000 }
 # Passes at the same time: the number of CPU cores, or 1 or 2 on a GPU.
 num_batch_threads { value: 4 }
@@ -38,9 +38,9 @@ model_config_list {{
 
 
 def write_warmup(version: Path, name: str, texts: list[str]) -> None:
-    """Writes requests that a server answers to itself before it serves a version: the first user waits for nothing.
+    """Writes requests that a server runs before it serves a version, so that the first user does not wait.
 
-    The records are written with the message tables of `messages`: an export needs no package beyond TensorFlow.
+    The records are built from the tables in `messages`, so that an export needs no package beyond TensorFlow.
 
     Args:
         version: The version's directory.
@@ -60,7 +60,7 @@ def write_warmup(version: Path, name: str, texts: list[str]) -> None:
 
 
 def write_configuration(model: Path) -> None:
-    """Writes `batching_params.pbtxt` and `models.config` beside the versions, unless they exist: people edit them."""
+    """Writes `batching_params.pbtxt` and `models.config` beside the versions, unless they are there: people edit them."""
     for file, text in (("batching_params.pbtxt", _BATCHING), ("models.config", _MODELS.format(name=model.name))):
         if not (model / file).exists():
             (model / file).write_text(text, "utf-8")

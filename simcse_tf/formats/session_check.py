@@ -1,4 +1,4 @@
-"""Runs a SavedModel as TF Serving would: the v1 Session loader, in a process that knows nothing of Keras.
+"""Runs a SavedModel as TF Serving would: the v1 Session loader, in a process without Keras.
 
 Called as a script by `simcse_tf.formats.savedmodel`: `python session_check.py DIRECTORY < texts.json > answers.json`.
 """

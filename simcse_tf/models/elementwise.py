@@ -13,7 +13,7 @@ import tensorflow as tf
 
 
 def custom_gradient(function: Callable[..., tuple[tf.Tensor, Callable]]) -> Callable[..., tf.Tensor]:
-    """tf.custom_gradient, whose type says that it changes nothing."""
+    """`tf.custom_gradient`, typed as a decorator that keeps the function's arguments."""
     return tf.custom_gradient(function)  # pyright: ignore[reportReturnType]
 
 
@@ -54,7 +54,7 @@ def gelu_tanh(x: tf.Tensor):
 
 
 class Dropout:
-    """Dropout of a whole forward pass: every call has masks of its own, decided by the seed and the call's number."""
+    """Dropout of a whole forward pass: each call has its own mask, decided by the seed and the number of the call."""
 
     def __init__(self, rate: float, seed: tf.Tensor | None):
         # An element is kept if its 16 random bits are below this; the rate is met to 1 in 130,000.

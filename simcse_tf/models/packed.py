@@ -78,10 +78,10 @@ def hidden_states(
 
 
 class Snapshot(tf.Module):
-    """The weights of a graph that is exported, as they are when it is made and as its operations want them.
+    """The weights of an exported graph, as they are when it is traced and in the layout that its operations use.
 
-    Query, key and value are beside each other, which every call would otherwise do again. Variables and not constants:
-    TensorFlow copies a graph a dozen times before it runs it, and a graph ends at 2 GB.
+    Query, key and value are concatenated once, instead of in every call. They are variables and not constants:
+    TensorFlow copies a graph a dozen times before it runs it, and a graph must stay under 2 GB.
     """
 
     def __init__(self):
@@ -89,10 +89,10 @@ class Snapshot(tf.Module):
         self.taken: dict[str, list[tf.Variable]] = {}
 
     def take(self, name: str, weights: Callable[[], list[tf.Tensor]]) -> list[tf.Tensor]:
-        """What a function makes of weights, the first time that it is asked for by this name."""
+        """What a function makes of weights, computed when this name is first asked for."""
         if name not in self.taken:
-            # In a thread that knows nothing of the graph being traced: from tf.init_scope, TensorFlow would note the
-            # encoder's own variables as the graph's, and save them too.
+            # In another thread, which is outside the graph being traced: inside tf.init_scope, TensorFlow would record
+            # the encoder's own variables as the graph's, and save them too.
             with ThreadPoolExecutor(1) as elsewhere:
                 self.taken[name] = elsewhere.submit(
                     lambda: [tf.Variable(value.numpy(), trainable=False, name="weight") for value in weights()]
@@ -148,8 +148,8 @@ class _Packed(_Slots):
         slot = tf.pad(slot, [[0, _rounded(count) - count]])
         counts = (tf.range(tf.size(slot)) < count)[:, tf.newaxis]
 
-        # Each is nearly the other's gradient, and both are gathers: TensorFlow would scatter. Nothing comes back to
-        # a slot of padding from attention (its weight is 0), and nothing may go there.
+        # Each is nearly the gradient of the other, and both are gathers, where TensorFlow would scatter. Nothing comes
+        # back to a slot of padding from attention (its weight is 0), and nothing may go there.
         @custom_gradient
         def pack(x):
             return tf.gather(x, slot), lambda dy: tf.where(real[:, tf.newaxis], tf.gather(dy, token), 0)
@@ -171,7 +171,7 @@ class _Packed(_Slots):
 
 
 def _rounded(count: tf.Tensor) -> tf.Tensor:
-    """The next larger of few numbers: oneDNN prepares its products anew for every shape, and keeps what it prepared."""
+    """Rounds up to one of few numbers: oneDNN prepares a product anew for every shape, and keeps what it prepared."""
     multiple = tf.where(count <= 512, 8, 64)
     return -(-count // multiple) * multiple
 
@@ -233,7 +233,7 @@ class _Forward:
         return self._dense(attended if first_only else slots.pack(attended), layer.attention_output)
 
     def _dense(self, x: tf.Tensor, *layers: Any) -> tf.Tensor:
-        """The outputs of dense layers beside each other: `(tokens, inputs)` to `(tokens, outputs)`."""
+        """The concatenated outputs of dense layers: `(tokens, inputs)` to `(tokens, outputs)`."""
 
         def weights() -> list[tf.Tensor]:
             kernels, biases = [_kernel(layer) for layer in layers], [_bias(layer) for layer in layers]
@@ -253,7 +253,7 @@ class _Forward:
         return gelu_tanh(x) if tanh and self._training else activation(x)
 
     def _weights(self, layers: Sequence[Any], weights: Callable[[], list[tf.Tensor]]) -> list[tf.Tensor]:
-        """What a function makes of these layers' weights, or made when the snapshot was taken."""
+        """What a function makes of these layers' weights, now or when the snapshot was taken."""
         if self._snapshot is None:
             return weights()
         return self._snapshot.take("+".join(layer.path for layer in layers), weights)

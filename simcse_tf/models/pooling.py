@@ -23,7 +23,7 @@ def first_token(hidden: Sequence[tf.Tensor], padding_mask: tf.Tensor) -> tf.Tens
 
 
 def masked_mean(hidden: Sequence[tf.Tensor], padding_mask: tf.Tensor) -> tf.Tensor:
-    """The mean over the layers given and over the tokens that are no padding ([CLS] and [SEP] count).
+    """The mean over the layers given and over the tokens that are not padding ([CLS] and [SEP] count).
 
     Args:
         hidden: Tensors `(n, length, dim)`.

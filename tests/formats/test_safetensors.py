@@ -1,5 +1,6 @@
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def test_every_file_of_an_export_follows_the_umask(tmp_path, tiny_origin, umask)
     assert {path.name for path in files} >= {"head.safetensors", "model.safetensors", "model.weights.h5"}
     for path in files:
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
+
+
+def test_nothing_else_writes_such_files():
+    package = Path(safetensors.__file__).parents[1]
+    writers = [path.name for path in package.rglob("*.py") if "save_file(" in path.read_text("utf-8")]
+    assert writers == ["safetensors.py"]
 
 
 def test_arrays_of_any_layout_come_back(tmp_path):

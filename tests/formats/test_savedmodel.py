@@ -129,7 +129,7 @@ class TestExport:
             UserError, match=r"'TFText>RoundRobinTrim', which tensorflow/serving 2\.19 does not know"
         ) as e:
             savedmodel.export(encoder, tmp_path / "planted")
-        assert "--target-serving 2.20 has it" in str(e.value)
+        assert "`target_serving` 2.20 has it" in str(e.value)
         assert list((tmp_path / "planted").iterdir()) == []
 
     def test_a_difference_from_the_live_model_is_found(self, encoder, exported, monkeypatch):

@@ -59,7 +59,7 @@ def test_the_table_agrees_with_this_tensorflow_on_what_both_have():
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (("TFText>RoundRobinTrim", ["N"]), r"'TFText>RoundRobinTrim', .*serving 2\.19 .*--target-serving 2\.20 has it"),
+        (("TFText>RoundRobinTrim", ["N"]), r"'TFText>RoundRobinTrim', .*serving 2\.19 .*`target_serving` 2\.20 has it"),
         (("NewOp", []), r"the operation 'NewOp', .*No supported tensorflow/serving has it"),
         (("MatMul", ["T", "precision"]), "the attribute 'precision' of the operation 'MatMul'"),
         (("PyFunc", ["token"]), "the operation 'PyFunc'"),
