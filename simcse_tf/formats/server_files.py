@@ -60,7 +60,7 @@ def write_warmup(version: Path, name: str, texts: list[str]) -> None:
 
 
 def write_configuration(model: Path) -> None:
-    """Writes `batching_params.pbtxt` and `models.config` beside the versions, unless they are there: people edit them."""
+    """Writes `batching_params.pbtxt` and `models.config` beside the versions, but not over existing ones."""
     for file, text in (("batching_params.pbtxt", _BATCHING), ("models.config", _MODELS.format(name=model.name))):
         if not (model / file).exists():
             (model / file).write_text(text, "utf-8")

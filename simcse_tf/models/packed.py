@@ -195,7 +195,8 @@ class _Forward:
         words = tf.convert_to_tensor(backbone.words.embeddings)
         positions = tf.convert_to_tensor(backbone.positions.position_embeddings)
         x = tf.gather(words, slots.pack(tf.reshape(token_ids, [-1]))) + tf.gather(positions, slots.positions())
-        if (segments := backbone.segments) is not None:
+        segments = backbone.segments
+        if segments is not None:
             # A text alone is segment 0.
             (segment,) = self._weights([segments], lambda: [tf.convert_to_tensor(segments.embeddings)[0]])
             x += segment

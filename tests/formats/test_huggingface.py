@@ -11,8 +11,8 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import huggingface, presets
 from simcse_tf.formats.encoders import load_encoder
 from tests.formats import hugging_face_directories
-from tests.formats.encoders import FAMILIES, TEXTS, encoder_of
 from tests.formats.hugging_face_directories import DIM
+from tests.formats.tiny_encoders import FAMILIES, TEXTS, encoder_of
 
 IDS = np.array([[2, 5, 6, 7, 3], [2, 9, 3, 1, 1]], "int32")
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")

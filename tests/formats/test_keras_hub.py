@@ -6,7 +6,7 @@ from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError
 from simcse_tf.formats import keras_hub, presets
 from simcse_tf.formats.encoders import load_encoder
-from tests.formats.encoders import FAMILIES, TEXTS, encoder_of
+from tests.formats.tiny_encoders import FAMILIES, TEXTS, encoder_of
 
 
 @pytest.mark.parametrize("pooling", ["avg", "cls"])

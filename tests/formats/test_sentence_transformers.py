@@ -6,7 +6,7 @@ from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError
 from simcse_tf.formats import huggingface, presets
 from tests.formats import hugging_face_directories
-from tests.formats.encoders import encoder_of
+from tests.formats.tiny_encoders import encoder_of
 
 
 def test_sentence_transformers_directories_say_how_they_pool(tmp_path):

@@ -5,7 +5,7 @@ from sentence_transformers import SentenceTransformer
 from simcse_tf.config import EncoderConfig
 from simcse_tf.formats import huggingface, presets
 from simcse_tf.formats.encoders import load_encoder
-from tests.formats.encoders import FAMILIES, TEXTS, distance, encoder_of
+from tests.formats.tiny_encoders import FAMILIES, TEXTS, distance, encoder_of
 
 pytestmark = pytest.mark.interop
 
