@@ -123,12 +123,11 @@ def _modules(directory: Path) -> dict[str, Path]:
             f"{file}: not a list of modules with type and path. Copy it again from the model's source."
         ) from e
     expected = list(_MODULES)
-    for kind, _ in listed:
+    for kind, folder in listed:
         if kind not in expected:
-            problem = f"in another place than {' '.join(_MODULES)}" if kind in _MODULES else "not supported"
             raise UserError(
-                f"{file}: the module {kind} is {problem}. Without it the vectors would be others; supported: "
-                f"{', '.join(_MODULES)}, in this order and each once."
+                f"{file}: the module {kind} in '{folder.name}' is not supported, and without it the vectors would be "
+                f"different. Supported: {', '.join(_MODULES)}, in this order and each once."
             )
         expected = expected[expected.index(kind) + 1 :]
     modules = dict(listed)
