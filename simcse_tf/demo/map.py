@@ -94,8 +94,8 @@ def _clusters(vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, list[s
     from sklearn.cluster import KMeans
 
     k = min(max(2, min(8, len(vectors) // 6)), len(np.unique(vectors, axis=0)))
-    found = KMeans(k, n_init=4, random_state=0).fit(vectors)
-    groups, distances = found.labels_, found.transform(vectors)
+    centres = KMeans(k, n_init=4, random_state=0).fit(vectors)
+    groups, distances = np.asarray(centres.labels_), centres.transform(vectors)
     kept = [int(g) for g in np.argsort(-np.bincount(groups, minlength=k), kind="stable")]
     names = [texts[int(np.where(groups == g, distances[:, g], np.inf).argmin())] for g in kept]
     return np.array([kept.index(g) for g in groups]), names

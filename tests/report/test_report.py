@@ -36,7 +36,7 @@ def runs(tiny_preset, tmp_path_factory):
         "--max-steps",
         "6",
     ]
-    common += ["--eval-every", "2", "--learning-rate", "1e-3", "--export-to", "None"]
+    common += ["--eval-every", "2", "--learning-rate", "1e-3", "--export-to", "None", "--no-report"]
     train.main(["unsup-bert-base", *common, "--data", str(root / "sentences.txt"), "--output-dir", str(root / "unsup")])
     train.main(["sup-bert-base", *common, "--data", str(root / "pairs.csv"), "--output-dir", str(root / "sup <b>")])
     for run in ("unsup", "sup <b>"):

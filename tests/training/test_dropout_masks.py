@@ -74,7 +74,7 @@ def test_the_gradient_reaches_every_weight(encoder, views):
 
 def test_the_flag_reaches_the_training_step(tiny_preset, sentences_file, tmp_path, monkeypatch):
     flags = ["--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"]
-    flags += ["--max-steps", "1", "--export-to", "None", "--output-dir", str(tmp_path / "run")]
+    flags += ["--max-steps", "1", "--export-to", "None", "--no-report", "--output-dir", str(tmp_path / "run")]
     with pytest.raises(SystemExit):
         train.main([*flags, "--dropout-masks", "equal"])
     passes = []
