@@ -48,7 +48,7 @@ format: $(VENV)/.dev
 
 # The documentation as a site, in site/.
 docs: $(DOCS)/.ready
-	$(DOCS)/bin/python -m mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict $(ARGS)
 
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks.bench $(ARGS)

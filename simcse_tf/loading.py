@@ -93,10 +93,15 @@ def load(model: str, pooling: Pooling | None = None) -> Encodes:
 
 
 def load_client(model: str | Path) -> Client:
-    """Loads MODEL with everything that a client can do: `simcse_tf.load`.
+    """Loads a sentence encoder, wherever it is: `simcse_tf.load`.
 
     Args:
-        model: As for `locate`.
+        model: A SavedModel directory, the address of a model in TF Serving (`http://host:8501/v1/models/NAME`,
+            `grpc://host:8500/NAME`), a run directory, a preset name (`minilm`), a keras-hub preset directory or a
+            Hugging Face directory.
+
+    Returns:
+        An object with `encode`, `similarity`, `build_index`, `load_index` and `search`.
 
     Raises:
         UserError: There is no such model, or it cannot be loaded.

@@ -137,13 +137,19 @@ def evaluate_encoder(
 
     Args:
         model: Anything whose `encode(texts)` turns `list[str]` into `(n, dim)` numbers, or such a function.
-        sts_dir: As `load`.
-        transfer_dir: As `load`.
-        tasks: As `load`.
-        tfds_dir: As `load`.
+        sts_dir: SentEval's data directory, the one with `STS/` and `SICK/`.
+        transfer_dir: SentEval's `downstream` folder.
+        tasks: Names from `STS_TASKS` and `TRANSFER_TASKS`, `bundled` or `tfds:glue/stsb`; by default everything that
+            the directories hold.
+        tfds_dir: Where TensorFlow Datasets keeps its data; its own default if not given.
+
+    Returns:
+        What prints as a table and has `scores` (task to Spearman x 100), `average` (of the paper's seven tasks, or
+        None), `geometry`, `transfer`, `missing` and `to_dict()`.
 
     Raises:
-        UserError: `model` cannot encode; as `load` and `judge`.
+        UserError: `model` cannot encode; an unknown task; a set that is missing or damaged; an answer of the model that
+            is not one finite vector for each text.
     """
     encode: Any = getattr(model, "encode", model)
     # A string has an `encode` of its own.

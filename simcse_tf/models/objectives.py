@@ -135,7 +135,7 @@ class Objective:
 @keras.saving.register_keras_serializable(package="simcse_tf")
 @dataclass(frozen=True)
 class InfoNCE(Objective):
-    """`info_nce` with its settings.
+    """Picks each anchor's positive among all candidates of the batch (SimCSE's loss): `info_nce` with its settings.
 
     Attributes:
         temperature: Cosines are divided by it.
@@ -163,7 +163,7 @@ class InfoNCE(Objective):
 @keras.saving.register_keras_serializable(package="simcse_tf")
 @dataclass(frozen=True)
 class TripletMargin(Objective):
-    """`triplet_margin` with its setting; needs hard negatives, and nobody else's rows.
+    """Wants each anchor nearer to its positive than to its hard negative: `triplet_margin` with its setting.
 
     Attributes:
         margin: How much nearer the positive has to be, in squared distance.

@@ -35,7 +35,7 @@ class Backend(Protocol):
 class Client:
     """A sentence encoder: a SavedModel on disk, or one that TF Serving serves; the same functions for both.
 
-    Any of::
+    Any of:
 
         model = Client("saved_models/quickstart")
         model = Client("http://localhost:8501/v1/models/quickstart")
