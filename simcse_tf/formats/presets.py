@@ -70,7 +70,7 @@ def locate(name: str) -> Origin:
         _check_reachable(name, presets[name])
         return Origin(name, "keras_hub", None)
     if os.sep in name or name.startswith("."):
-        raise UserError(f"--preset {name}: no such directory. {_OFFLINE}")
+        raise UserError(f"{name}: no such directory. {_OFFLINE}")
     raise UserError(f"unknown preset '{name}'. {did_you_mean(name, [*presets, 'minilm'])} {_OFFLINE}")
 
 
