@@ -2,14 +2,16 @@
 
 Every combination of the values is trained once per seed, each run in a process and a directory of its own:
 OUTPUT_DIR/temperature=0.05,pooling=cls/seed-42. The same command again skips finished runs and continues one that was
-interrupted. Prints mean and standard deviation of each combination as a table, and as JSON, which is also in
-OUTPUT_DIR/ablation.json.
+interrupted. Prints mean and standard deviation of each combination as a table; where stdout is not a terminal, and in
+OUTPUT_DIR/ablation.json, the same as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import statistics
@@ -26,20 +28,18 @@ from rich.console import Console
 from rich.table import Table
 
 from simcse_tf import cli, train
+from simcse_tf import runs as run_directories
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import write_whole
 from simcse_tf.training.checkpoint import RunDirectory
 from simcse_tf.training.plan import plan
 
-_PROG = "python -m simcse_tf.ablate"
-# In a run's directory once it has finished: what the training command printed.
-_RESULT = "result.json"
 # `seed` is what --seeds varies; the others say where files go or hold lists.
 _FIXED = ("seed", "output_dir", "export_to", "report", "overwrite", "resume", "columns", "skip_bad_rows")
 _VARIABLE = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in _FIXED]
-# What is summarised, and with how many digits it is shown. The last step is there because the best one hides a run that
-# only got worse.
+# What is summarised, and the digits shown. The last step is included because the best one hides a run that only got
+# worse.
 _FIGURES = {"before": 2, "best": 2, "last": 2, "alignment": 3, "uniformity": 3}
 
 
@@ -58,15 +58,15 @@ class Run:
     flags: list[str]
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> RunDirectory:
         """Where the run keeps its files."""
         assert self.config.output_dir is not None
-        return self.config.output_dir
+        return RunDirectory(self.config.output_dir)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return (self.directory / _RESULT).is_file()
+        return self.directory.result() is not None
 
 
 def main(arguments: list[str]) -> None:
@@ -79,15 +79,14 @@ def main(arguments: list[str]) -> None:
     if not console.is_terminal:
         console.width = 160  # a file has room for the table
     console.print(table(summary))
-    text = json.dumps(summary, indent=2) + "\n"
     if any(run.finished for run in runs):
-        write_whole(output_dir / "ablation.json", text)
-    print(text, end="")
+        write_whole(output_dir / "ablation.json", json.dumps(summary, indent=2) + "\n")
+    cli.print_result(summary)
     if failed:
-        directories = "".join(f"\n  {run.directory}" for run in failed)
+        directories = "".join(f"\n  {run.directory.path}" for run in failed)
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs failed; each said above why. The table is about the others. The same "
-            f"command tries them again:{directories}"
+            f"{len(failed)} of {len(runs)} runs failed, for the reasons printed above. The table covers the others. "
+            f"The same command tries the failed ones again:{directories}"
         )
 
 
@@ -98,13 +97,15 @@ def parse(arguments: list[str]) -> tuple[Path, list[Run]]:
         The directory for all of it, and the runs.
 
     Raises:
-        UserError: A field or value that cannot be, a field twice, no seeds.
+        UserError: An unknown field, a value that the field cannot have, a field or value given twice, no seeds.
     """
+    called = cli.prog("ablate")
     parser = argparse.ArgumentParser(
-        prog=_PROG,
-        usage=f"{_PROG} [RECIPE] [--vary FIELD=VALUE,VALUE]... [--seeds N] [--output-dir DIR] [train's flags]",
+        prog=called,
+        usage=f"{called} [RECIPE] [--vary FIELD=VALUE,VALUE]... [--seeds N] [--output-dir DIR] [train's flags]",
         description=__doc__,
-        epilog=f"Fields that can vary: {', '.join(_VARIABLE)}. Their values are those of the flags of simcse_tf.train.",
+        epilog=f"Fields that can vary: {', '.join(_VARIABLE)}. Their values are those of train's flags; switches are "
+        "True or False.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -116,22 +117,21 @@ def parse(arguments: list[str]) -> tuple[Path, list[Run]]:
     if own.seeds < 1:
         raise UserError(f"--seeds {own.seeds}: must be at least 1.")
     if base.overwrite or base.resume:
-        raise UserError("--overwrite and --resume: a grid continues by itself; delete its directory to begin anew.")
+        raise UserError("--overwrite and --resume: a grid continues by itself; delete its directory to start anew.")
     # Without --output-dir, train.parse has named runs/RECIPE.
     assert base.output_dir is not None
     output_dir = own.output_dir or base.output_dir.with_name(f"ablate-{base.output_dir.name}")
     axes, runs = _axes(own.vary), []
     for texts in itertools.product(*axes.values()):
         cell = dict(zip(axes, texts, strict=True))
-        values = {name: _value(name, text) for name, text in cell.items()}
+        varied = [flag for name, text in cell.items() for flag in _flags(name, text)]
         folder = ",".join(f"{name}={urllib.parse.quote(text, safe='')}" for name, text in cell.items()) or "as-it-is"
         for seed in range(base.seed, base.seed + own.seeds):
             directory = output_dir / folder / f"seed-{seed}"
-            resume = (directory / "config.json").is_file()
-            config = dataclasses.replace(base, **values, seed=seed, output_dir=directory, export_to=None, resume=resume)
-            changes = {**cell, "seed": seed, "output-dir": directory, "export-to": None}
-            flags = [f"--{name.replace('_', '-')}={value}" for name, value in changes.items()]
-            runs.append(Run(cell, config, [*rest, *flags, *["--resume"] * resume]))
+            # A grid has a table of its own: nothing is exported or reported.
+            fixed = [f"--seed={seed}", f"--output-dir={directory}", "--export-to=None", "--no-report", "--resume"]
+            flags = [*rest, *varied, *fixed]
+            runs.append(Run(cell, train.parse(flags), flags))
     return output_dir, runs
 
 
@@ -144,7 +144,7 @@ def check(runs: list[Run]) -> None:
     planned = set()
     for run in runs:
         run.config.validate()
-        RunDirectory(run.directory).check(run.config)
+        run.directory.check(run.config)
         # The files are the same for every seed.
         if not run.finished and str(run.cell) not in planned:
             planned.add(str(run.cell))
@@ -198,32 +198,40 @@ def _axes(vary: list[str]) -> dict[str, list[str]]:
         if not equals or not all(axis):
             raise UserError(f"--vary {text}: expected FIELD=VALUE,VALUE, for example temperature=0.01,0.05.")
         if name == "seed":
-            raise UserError(f"--vary {text}: give the number of seeds with --seeds, and the first of them with --seed.")
+            raise UserError(f"--vary {text}: give the number of seeds with --seeds, and the first with --seed.")
         if name not in _VARIABLE:
             raise UserError(f"--vary {text}: there is no '{name}' to vary. {did_you_mean(name, _VARIABLE)}")
         if name in axes:
-            raise UserError(f"--vary {text}: '{name}' is varied already; put all its values behind one --vary.")
+            raise UserError(f"--vary {text}: '{name}' is varied already; give all its values in one --vary.")
         if len({_value(name, value) for value in axis}) < len(axis):
-            raise UserError(f"--vary {text}: a value is there twice.")
+            raise UserError(f"--vary {text}: a value is given twice.")
         axes[name] = axis
     return axes
 
 
+def _flags(name: str, text: str) -> list[str]:
+    """How the training command is given a value of a field."""
+    flag = name.replace("_", "-")
+    if typing.get_type_hints(TrainConfig)[name] is not bool:
+        return [f"--{flag}={text}"]
+    if text not in ("True", "False"):
+        raise UserError(f"--vary {name}: '{text}' is not one of its values. Valid: True, False.")
+    return [f"--{flag}" if text == "True" else f"--no-{flag}"]
+
+
 def _value(name: str, text: str) -> Any:
-    """The value of a field of `TrainConfig`, of the field's type."""
+    """The value of a field of `TrainConfig` that the training command makes of a text."""
     hint = typing.get_type_hints(TrainConfig)[name]
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        if text not in choices:
-            raise UserError(f"--vary {name}: '{text}' is none of its values. {did_you_mean(text, choices)}")
-        return text
-    if NoneType in choices and text == "None":
-        return None
-    kind = next((choice for choice in choices if choice is not NoneType), hint)
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not NoneType]
+    if typing.get_origin(hint) is typing.Literal and text not in kinds:
+        raise UserError(f"--vary {name}: '{text}' is not one of its values. {did_you_mean(text, kinds)}")
+    flags = _flags(name, text)
     try:
-        return kind(text)
-    except ValueError:
-        expected = "a whole number" if kind is int else "a number"
+        # What the parser prints is about a flag that the user has not written.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return getattr(train.parse(flags), name)
+    except SystemExit:
+        expected = {int: "a whole number", float: "a number"}.get(kinds[0], f"a {kinds[0].__name__}")
         raise UserError(f"--vary {name}: '{text}' is not {expected}.") from None
 
 
@@ -233,32 +241,30 @@ def _train(run: Run, which: str, console: Console) -> bool:
     if run.finished:
         console.print(f"{which}: {name}: finished before")
         return True
-    console.print(f"{which}: {name}{': continues' if run.config.resume else ''}")
+    begun = (run.directory.path / "config.json").is_file()
+    console.print(f"{which}: {name}{': continues' if begun else ''}")
     # A process of its own: precision, seeds and memory of one run do not reach the next. Its progress is on our stderr.
-    # A grid has a table of its own.
-    command = [sys.executable, "-m", "simcse_tf.train", *run.flags, "--no-report"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 130:
+    command = [sys.executable, "-m", "simcse_tf.train", *run.flags]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if status == 130:
         raise KeyboardInterrupt
-    if done.returncode == 0:
-        write_whole(run.directory / _RESULT, done.stdout)
-    return done.returncode == 0
+    return status == 0
 
 
 def _figures(run: Run) -> dict[str, Any]:
-    """A finished run's scores, from its metrics: the training command rounds."""
-    evaluations = [line for line in RunDirectory(run.directory).metrics() if "dev" in line]
-    best = max(evaluations, key=lambda line: line["dev"])
-    printed = json.loads((run.directory / _RESULT).read_text("utf-8"))
+    """A finished run's scores, from its metrics: `result.json` has them rounded."""
+    scores, result = run_directories.read(run.directory.path), run.directory.result()
+    assert result is not None
+    last = scores.evaluations[-1]
     return {
         "seed": run.config.seed,
-        "directory": str(run.directory),
-        "development_set": printed["development_set"],
-        "before": evaluations[0]["dev"],
-        "best": best["dev"],
-        "best_step": best["step"],
-        "last": evaluations[-1]["dev"],
-        **{name: evaluations[-1][name] for name in ("alignment", "uniformity") if name in evaluations[-1]},
+        "directory": str(run.directory.path),
+        "development_set": result["development_set"],
+        "before": scores.before["dev"],
+        "best": scores.best["dev"],
+        "best_step": scores.best["step"],
+        "last": last["dev"],
+        **{name: last[name] for name in ("alignment", "uniformity") if name in last},
     }
 
 

@@ -1,4 +1,4 @@
-"""Checks of a single field of a configuration, named as the flag that it is."""
+"""Checks of a single setting."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from simcse_tf.errors import UserError, did_you_mean
 
 
 def check_choice(field: str, value: Any, valid: tuple[str, ...]) -> None:
-    """Checks that a field has one of the values that it may have.
+    """Checks that a setting has one of its valid values.
 
     Raises:
-        UserError: It has not; the message names the nearest ones.
+        UserError: It does not; the message names the closest valid ones.
     """
     if value not in valid:
-        raise UserError(f"--{field.replace('_', '-')} {value}: unknown. {did_you_mean(str(value), valid)}")
+        raise UserError(f"`{field}` {value}: unknown. {did_you_mean(str(value), valid)}")
 
 
 def check_range(
@@ -28,7 +28,7 @@ def check_range(
     above: float = -math.inf,
     why: str = "",
 ) -> None:
-    """Checks that a field is a finite number within bounds; `why` explains them.
+    """Checks that a setting is a finite number within bounds; `why` explains them.
 
     Raises:
         UserError: It is not.
@@ -38,7 +38,7 @@ def check_range(
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {low:g}"] * (low > -math.inf)
     bounds += [f"at most {high:g}"] * (high < math.inf)
     expected = " and ".join(bounds) or "a finite number"
-    raise UserError(f"--{field.replace('_', '-')} {value}: must be {expected}{f' ({why})' if why else ''}.")
+    raise UserError(f"`{field}` {value}: must be {expected}{f' ({why})' if why else ''}.")
 
 
 def require(module: str, extra: str, what: str) -> None:

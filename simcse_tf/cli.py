@@ -1,25 +1,43 @@
-"""What the commands share: flags from a dataclass, errors without a traceback. No TensorFlow."""
+"""What the commands share: flags from a dataclass, errors without a traceback, results on stdout. No TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
+import json
 import os
+import re
 import sys
+import time
+import types
+import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simcse_tf.errors import UserError
 
 T = TypeVar("T")
 
 
+def prog(command: str) -> str:
+    """How a command was called: `simcse-tf train`, `python -m simcse_tf train` or `python -m simcse_tf.train`."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py" and called.parent.name == "simcse_tf":
+        return f"python -m simcse_tf {command}"
+    return f"simcse-tf {command}" if called.stem == "simcse-tf" else f"python -m simcse_tf.{command}"
+
+
 def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
     """Makes a dataclass from flags; `--help` and wrong flags end the process as argparse would.
 
     Args:
-        cls: A dataclass; its fields are the flags, their comments the help.
+        cls: A dataclass. Its fields are the flags, the comments above them the help. A comment `# --- Data ---` begins
+            a group of flags in the help.
         arguments: Without the program's name.
         prog: What the user types.
         description: For `--help`.
@@ -27,31 +45,95 @@ def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str
     """
     import tyro
 
-    if default is None:
-        return tyro.cli(cls, args=list(arguments), prog=prog, description=description)
-    return tyro.cli(cls, args=list(arguments), prog=prog, description=description, default=default)
+    sections: dict[str, list[tuple[str, Any, Any]]] = {}
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for section, name, comment in _comments(cls):
+        value = fields[name].default if default is None else getattr(default, name)
+        hint = typing.Annotated[hints[name], _argument(tyro, hints[name], name, comment, value)]
+        sections.setdefault(section, []).append((name, hint, dataclasses.field(default=value)))
+    groups = []
+    for title, flags in sections.items():
+        group = dataclasses.make_dataclass(f"{title}Flags", flags, kw_only=True)
+        # tyro titles the group by this name, and leaves it out of the flags.
+        groups.append((f"group{len(groups)}", typing.Annotated[group, tyro.conf.arg(name=title.lower())]))
+    grouped = dataclasses.make_dataclass(cls.__name__, groups)
+    made = tyro.cli(
+        grouped, args=list(arguments), prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    values: dict[str, Any] = {}
+    for group in vars(made).values():
+        values |= vars(group)
+    return cls(**values)
+
+
+def _comments(cls: type) -> Iterator[tuple[str, str, str]]:
+    """Section, name and comment of each field, from the source of the class."""
+    section, comment = "", []
+    for line in inspect.getsource(cls).splitlines():
+        text = line.strip()
+        if title := re.fullmatch(r"# --- (.*) ---", text):
+            section = title[1]
+        elif text.startswith("# "):
+            comment.append(text[2:])
+        elif field := re.match(r"    (\w+): ", line):
+            yield section, field[1], " ".join(comment)
+            comment = []
+        else:
+            comment = []
+
+
+def _argument(tyro: Any, hint: Any, name: str, comment: str, default: Any) -> Any:
+    """How a flag is shown. A default of nothing is left out: the comment says what happens without the flag."""
+    metavar = None
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    if tyro.conf.Positional in kinds:
+        metavar = name.upper() if default is dataclasses.MISSING else f"[{name.upper()}]"
+    elif typing.get_origin(hint) is tuple:
+        metavar = f"{kinds[0].__name__.upper()} ..."
+    elif types.NoneType in typing.get_args(hint):
+        values = typing.get_args(kinds[0])
+        metavar = "{" + ",".join(values) + "}" if values else kinds[0].__name__.upper()
+    nothing = default is None or default == ()
+    return tyro.conf.arg(help=comment, metavar=metavar, help_behavior_hint="" if nothing else None)
+
+
+def check_directory(to: Path, flag: str) -> None:
+    """Checks that a directory can be made, or written into if it exists.
+
+    Raises:
+        UserError: A file is in the way, or the permission is missing.
+    """
+    existing = next(path for path in (to, *to.parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{flag} {to}: {existing} is a file. Choose another directory.")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{flag} {to}: no permission to write in {existing}.")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a command: `UserError` becomes a message on stderr and exit status 2, Ctrl-C status 130."""
-    # Before TensorFlow starts: its C++ side calls a machine without GPU an error. Real errors come as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as e:
         print(f"error: {e.for_command()}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # Who reads our output has read enough, as `head` does. Python must not find out again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 @contextlib.contextmanager
 def lean_imports() -> Iterator[None]:
     """While a command imports TensorFlow: Keras does without what it would import too, wherever that is installed.
 
-    With scikit-learn, pandas and matplotlib Keras offers wrappers, adapters and plots that no command uses, for up to
-    145 MiB and a third of the time of the import. They can be imported as ever afterwards.
+    With scikit-learn, pandas and matplotlib Keras offers wrappers, adapters and plots that no command uses, for 145 MiB
+    and up to half of the time of the import. They can be imported as ever afterwards.
     """
     hidden = [name for name in ("matplotlib", "pandas", "sklearn") if name not in sys.modules]
     modules: dict[str, Any] = sys.modules
@@ -67,3 +149,22 @@ def lean_imports() -> Iterator[None]:
 def console() -> Console:
     """Progress goes to stderr: stdout carries results only."""
     return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def phase(console: Console, what: str) -> Iterator[None]:
+    """Shows that something long is being done, and for how long; on a terminal as it goes, elsewhere at its end."""
+    began = time.monotonic()
+    if not console.is_terminal:
+        console.print(f"{what} ...")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar.add_task(what, total=None)
+        yield
+    console.print(f"{what}: done in {time.monotonic() - began:.0f} s")
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Prints a result as JSON, for programs: on a terminal somebody reads the table that was printed before it."""
+    if not sys.stdout.isatty():
+        print(json.dumps(result, indent=2))

@@ -1,6 +1,7 @@
 """What a run is: its configuration, and the named recipes. Standard library only, so that flags fail fast.
 
-A comment above a field is its `--help` text; every field is a flag of `python -m simcse_tf.train`.
+Every field of `TrainConfig` is a flag of the training command: the comment above it is its help, and `# --- Data ---`
+begins a group of flags.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ DropoutMasks = Literal["independent", "same"]
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 
 ACCUMULATION_IS_ANOTHER_LOSS = (
-    "accumulated gradients are those of another loss here. A text's negatives are the other texts of its batch: 8 "
-    "accumulated batches of 64 give it 64 candidates, not 512. For 512 in the memory of 64: `batch_size` 512 and "
+    "accumulated gradients would be those of another loss. A text's negatives are the other texts of its batch: 8 "
+    "accumulated batches of 64 give it 64 candidates, not 512. For 512 in the memory of 64: `batch_size` 512 with "
     "`chunk_size` 64."
 )
 
@@ -45,12 +46,18 @@ class EncoderConfig:
     # sentences).
     max_length: int | None = None
 
+    def __post_init__(self):
+        for field in ("pooling", "head"):
+            check_choice(field, getattr(self, field), _CHOICES[field])
+        if self.max_length is not None:
+            _check_max_length(self.max_length)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a training run. `config.json` in the run directory is this, in JSON."""
 
-    # --- The model ---
+    # --- Model ---
 
     # Where the encoder starts: 'minilm' (offline), a keras-hub preset name, or a directory (keras-hub or Hugging Face).
     preset: str = "minilm"
@@ -68,7 +75,7 @@ class TrainConfig:
     # ablation "fixed 0.1": the two views of a sentence are then equal).
     dropout_masks: DropoutMasks = "independent"
 
-    # --- The data ---
+    # --- Data ---
 
     # 'bundled', a .txt/.csv/.tsv/.jsonl file (also .gz), 'tfds:NAME:SPLIT:FIELD[,FIELD...]', 'tfds:snli+multi_nli',
     # 'wiki1m' or 'nli_for_simcse'.
@@ -79,10 +86,10 @@ class TrainConfig:
     skip_bad_rows: bool = False
     # Rows held for shuffling. A file no longer than this is shuffled perfectly; memory grows with it.
     shuffle_buffer: int = 100_000
-    # Where TensorFlow Datasets keeps its data (its own default if not given).
+    # Where TensorFlow Datasets keeps its data (by default where it always does).
     tfds_dir: Path | None = None
 
-    # --- The objective ---
+    # --- Objective ---
 
     # InfoNCE over the batch, or the triplet margin loss (needs a hard negative in every row).
     loss: Loss = "infonce"
@@ -90,8 +97,8 @@ class TrainConfig:
     temperature: float = 0.05
     # Added to the logit of each anchor's own hard negative (the logarithm of the paper's alpha).
     hard_negative_weight: float = 0.0
-    # Leave out of an anchor's negatives what is, word for word, the anchor or its positive. The logs count them as
-    # `false_negatives`, left out or not.
+    # Leave out of an anchor's negatives what is, word for word, the anchor or its positive. The paper does not, nor do
+    # its recipes. The logs count them as `false_negatives`, left out or not.
     mask_false_negatives: bool = True
     # Margin of the triplet loss, in squared distance between unit vectors.
     margin: float = 0.2
@@ -111,7 +118,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     # Passes over the data.
     epochs: int = 1
-    # Stop after this many steps, whatever the epochs; the learning rate reaches 0 there.
+    # Stop after this many steps, whatever `epochs` says; the learning rate reaches 0 there.
     max_steps: int | None = None
     # Seeds weights, dropout and data order.
     seed: int = 42
@@ -122,7 +129,7 @@ class TrainConfig:
     eval_every: int = 125
     # SentEval's data directory; its STSBenchmark becomes the development set.
     sts_dir: Path | None = None
-    # The development set where no --sts-dir is given: 'bundled' or 'tfds:glue/stsb'.
+    # The development set where --sts-dir is not given: 'bundled' or 'tfds:glue/stsb'.
     dev: Literal["bundled", "tfds:glue/stsb"] = "bundled"
 
     # --- Files ---
@@ -135,7 +142,8 @@ class TrainConfig:
     report: bool = True
     # Replace the run that OUTPUT_DIR holds.
     overwrite: bool = False
-    # Continue the run that OUTPUT_DIR holds from its last checkpoint, to the same weights as if it had never stopped.
+    # Continue the run that OUTPUT_DIR holds from its last checkpoint, to the same weights as if it had never stopped;
+    # start it where there is none; where it is complete, make only what is missing of export and report.
     resume: bool = False
     # Steps between checkpoints of the training state, beside the one after every evaluation. On SIGTERM there is one
     # more, at the end of the step, and exit status 75: --resume continues.
@@ -159,13 +167,13 @@ class TrainConfig:
         """Checks every field by itself and the fields against each other.
 
         Raises:
-            UserError: Naming the flag, its value and what it may be.
+            UserError: A value is out of range or contradicts another; names the field, its value and what it may be.
         """
         for field, valid in _CHOICES.items():
             check_choice(field, getattr(self, field), valid)
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
             check_range(field, getattr(self, field), low=1)
-        check_range("max_length", self.max_length, low=3, why="[CLS], [SEP] and at least one token")
+        _check_max_length(self.max_length)
         for field in ("max_steps", "save_every"):
             if getattr(self, field) is not None:
                 check_range(field, getattr(self, field), low=1)
@@ -179,17 +187,17 @@ class TrainConfig:
             check_range(field, getattr(self, field), low=0)
         check_range("hard_negative_weight", self.hard_negative_weight)
         if self.loss == "infonce" and self.batch_size < 2:
-            raise UserError("--batch-size 1: InfoNCE needs at least 2 rows, the others are the negatives.")
+            raise UserError("`batch_size` 1: InfoNCE needs at least 2 rows, because the other rows are the negatives.")
         if self.pooling == "cls_before_pooler" and self.head == "always":
             raise UserError(
-                "--pooling cls_before_pooler never applies the head, which contradicts --head always. "
-                "Use --pooling cls, or --head train_only."
+                "`pooling` cls_before_pooler never applies the head, which contradicts `head` always. Use `pooling` "
+                "cls, or `head` train_only."
             )
         if self.overwrite and self.resume:
-            raise UserError("--overwrite and --resume contradict each other: give one of them.")
+            raise UserError("`overwrite` and `resume` contradict each other: give one of them.")
         if len(self.columns) > 3:
             raise UserError(
-                f"--columns takes at most 3 names (anchor, positive, hard negative), not {len(self.columns)}."
+                f"`columns` takes at most 3 names (anchor, positive, hard negative), not {len(self.columns)}."
             )
 
     def check_chunks(self, replicas: int) -> None:
@@ -202,7 +210,7 @@ class TrainConfig:
         if self.chunk_size is not None and rows % self.chunk_size:
             shared = f" / {replicas} replicas = {rows} rows each" if replicas > 1 else ""
             raise UserError(
-                f"--chunk-size {self.chunk_size}: does not divide --batch-size {self.batch_size}{shared}; "
+                f"`chunk_size` {self.chunk_size} does not divide `batch_size` {self.batch_size}{shared}; "
                 f"{math.gcd(rows, self.chunk_size)} would."
             )
 
@@ -219,7 +227,7 @@ class TrainConfig:
             where: The file it came from, for the error message.
 
         Raises:
-            UserError: The text is no JSON object, or has a field that this version does not know.
+            UserError: The text is not JSON, or has a field that this version does not know.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -237,6 +245,10 @@ class TrainConfig:
         return cls(**values)
 
 
+def _check_max_length(max_length: int) -> None:
+    check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
+
+
 _CHOICES = {
     "pooling": get_args(Pooling),
     "head": get_args(Head),
@@ -250,8 +262,10 @@ _CHOICES = {
 }
 
 
-_UNSUP = TrainConfig(data="wiki1m", pooling="cls", head="train_only", dev="tfds:glue/stsb")
-_SUP = TrainConfig(data="nli_for_simcse", pooling="cls", head="always", dev="tfds:glue/stsb", batch_size=512, epochs=3)
+# The paper's loss counts every other text of the batch as a negative, duplicates included.
+_PAPER = TrainConfig(pooling="cls", dev="tfds:glue/stsb", mask_false_negatives=False)
+_UNSUP = replace(_PAPER, data="wiki1m", head="train_only")
+_SUP = replace(_PAPER, data="nli_for_simcse", head="always", batch_size=512, epochs=3)
 
 # Gao et al. 2021, appendix A; presets are keras-hub's names for the same published weights.
 RECIPES: dict[str, TrainConfig] = {

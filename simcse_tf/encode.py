@@ -1,8 +1,8 @@
 """Encodes a file of texts, one a line: `python -m simcse_tf.encode MODEL --input FILE --output FILE.npy`.
 
 The array grows in a hidden directory beside the output, block by block, and takes its name when it is complete; a run
-that was killed continues with `--resume`. Rows are appended, not mapped into memory, so that memory stays as it is
-however many there are.
+that was killed continues with `--resume`. Rows are appended rather than mapped into memory, so that memory use does not
+grow with their number.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ from simcse_tf.serving import probes
 # written at once: a kill loses no more.
 _CALLS = 32
 _ABOUT = "embeddings.json"
+_DESCRIPTION = (
+    "Encode a file of texts, one a line, as an array of unit vectors. The output appears when it is complete; a run "
+    "that was killed continues with --resume. Memory use does not grow with the number of texts."
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,9 @@ class About:
 
 def main(arguments: list[str]) -> None:
     """The command: streams texts through the model into arrays, which appear when they are complete."""
-    config = cli.parse(EncodeConfig, arguments, prog="python -m simcse_tf.encode", description=str(__doc__))
+    config = cli.parse(EncodeConfig, arguments, prog=cli.prog("encode"), description=_DESCRIPTION)
     _check(config)
-    load = loading.locate(config.model)
+    located = loading.locate(config.model)
     partial = config.output.with_name(f".{config.output.name}.partial")
     before = _left(config, partial)
     about = _survey(config)
@@ -100,7 +104,7 @@ def main(arguments: list[str]) -> None:
 
     # TensorFlow is imported from here on; every complaint about flags and texts has been made.
     with cli.lean_imports():
-        model = load()
+        model = located.load()
     console = cli.console()
     fingerprint = tuple(tuple(row) for row in model.encode(probes.PROBES).tolist())
     about = replace(about, model=config.model, fingerprint=fingerprint)
@@ -119,7 +123,7 @@ def main(arguments: list[str]) -> None:
             about = _append(partial, about, model.encode(block, batch_size=config.batch_size))
             shown.update(about.done)
     if about.done != about.rows:
-        raise UserError(f"{config.input}: was changed while it was read. Encode it again with --overwrite.")
+        raise UserError(f"{config.input}: changed while it was being read. Encode it again with --overwrite.")
     _publish(partial, about, config)
     print(f"{config.output}: {about.rows} x {about.dim}" + (f" in {about.shards} shards" if config.shard_size else ""))
 
@@ -128,7 +132,7 @@ def texts(path: Path) -> Iterator[str]:
     """The lines of a file as text, without their line ends; constant memory.
 
     Raises:
-        UserError: The file cannot be read, or a line is no UTF-8; names file and line.
+        UserError: The file cannot be read, or a line is not UTF-8; names file and line.
     """
     for number, raw in enumerate(lines(path), 1):
         try:
@@ -157,13 +161,13 @@ def _check(config: EncodeConfig) -> None:
         raise UserError(f"--output {output}: no permission to write in {output.parent}.")
     replaceable = output.is_file() if config.shard_size is None else (output / _ABOUT).is_file()
     if output.exists() and not replaceable:
-        raise UserError(f"--output {output}: exists and is nothing that this command writes. Choose another name.")
+        raise UserError(f"--output {output}: exists and was not written by this command. Choose another name.")
     if output.exists() and not config.overwrite:
         raise UserError(f"--output {output}: exists. Replace it with --overwrite, or choose another name.")
 
 
 def _survey(config: EncodeConfig) -> About:
-    """Reads the texts once, 3 million lines a second: a byte that is no UTF-8 is found now and not in an hour."""
+    """Reads the texts once, 3 million lines a second: a byte that is not UTF-8 is found now and not in an hour."""
     digest, rows, stream = hashlib.sha256(), 0, texts(config.input)
     while block := list(itertools.islice(stream, 4096)):
         digest.update("".join(f"{text}\n" for text in block).encode())
@@ -182,7 +186,7 @@ def _left(config: EncodeConfig, partial: Path) -> About | None:
         values = json.loads(path.read_text("utf-8"))
         left = About(**{field.name: values[field.name] for field in fields(About)})
     except (ValueError, KeyError) as e:
-        raise UserError(f"{path}: not what this command writes ({e}). Start anew with --overwrite.") from e
+        raise UserError(f"{path}: was not written by this command ({e}). Start anew with --overwrite.") from e
     if not config.resume:
         raise UserError(
             f"--output {config.output}: a run before this one was stopped after {left.done} of {left.rows} texts. "
@@ -193,10 +197,10 @@ def _left(config: EncodeConfig, partial: Path) -> About | None:
 
 def _check_texts(config: EncodeConfig, before: About, now: About) -> None:
     if (before.rows, before.sha256) != (now.rows, now.sha256):
-        difference = "others" if before.rows == now.rows else f"{before.rows} then, {now.rows} now"
+        difference = "other texts" if before.rows == now.rows else f"{before.rows} then, {now.rows} now"
         raise UserError(
-            f"--resume: the lines of {config.input} are not those that the stopped run read ({difference}). Give it "
-            "the same file, or start anew with --overwrite."
+            f"--resume: the lines of {config.input} are not those that the stopped run read ({difference}). Give the "
+            "same file, or start anew with --overwrite."
         )
     if before.shard_size != now.shard_size:
         then = "no --shard-size" if before.shards == 1 else f"--shard-size {before.shard_size}"
@@ -208,15 +212,15 @@ def _check_model(partial: Path, before: About, now: About) -> None:
     then, new = np.array(before.fingerprint), np.array(now.fingerprint)
     if probes.difference(then, new, tolerance=probes.SAME_FLOAT32):
         raise UserError(
-            f"--resume: another model began this output ({before.model}): it makes other vectors of the same texts. "
-            "Give that model, or start anew with --overwrite."
+            f"--resume: this output was begun with another model ({before.model}), which gives the same texts other "
+            "vectors. Give that model, or start anew with --overwrite."
         )
     for i in range(-(-before.done // before.shard_size)):
         name, rows = before.shard(i)
         written = min(rows, before.done - i * before.shard_size)
         path, size = partial / name, len(_header(rows, before.dim)) + 4 * written * before.dim
         if not path.is_file() or path.stat().st_size < size:
-            raise UserError(f"--resume: {path} has lost rows that were written. Start anew with --overwrite.")
+            raise UserError(f"--resume: rows that were written are missing from {path}. Start anew with --overwrite.")
 
 
 def _append(partial: Path, about: About, vectors: np.ndarray) -> About:

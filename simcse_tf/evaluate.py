@@ -1,7 +1,7 @@
-"""Judges a sentence encoder: `python -m simcse_tf.evaluate MODEL [--sts-dir DIR] [--transfer-dir DIR] [--output FILE]`.
+"""Scores a sentence encoder: `python -m simcse_tf.evaluate MODEL [--sts-dir DIR] [--transfer-dir DIR] [--output FILE]`.
 
-Prints a table, and JSON on stdout or into a file. `--fetch DIR` downloads the STS sets; `RUN --report` writes what a
-training run changed into RUN/report.html and RUN/report.json. docs/evaluation.md says what the figures mean.
+Prints a table; where stdout is not a terminal, or into a file, the same as JSON. `--fetch DIR` downloads the STS sets;
+`RUN --report` writes what a training run changed into RUN/report.html and RUN/report.json.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.table import Table
@@ -21,13 +20,18 @@ from simcse_tf.evaluation import suite
 from simcse_tf.evaluation.fetch import fetch
 from simcse_tf.files import write_whole
 
+_DESCRIPTION = (
+    "Score a sentence encoder on graded pairs, STS and transfer tasks. Prints a table on a terminal, JSON where the "
+    "output is redirected. docs/evaluation.md says what the figures mean."
+)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Flags of the command."""
 
     # A SavedModel directory, a run directory, a preset name, a Hugging Face directory, or a TF Serving address.
-    model: tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="MODEL")]] = None
+    model: tyro.conf.Positional[str | None] = None
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
     # SentEval's data directory, the one with STS/ and SICK/. Without this and --transfer-dir: the bundled pairs.
@@ -36,9 +40,9 @@ class EvaluateConfig:
     transfer_dir: Path | None = None
     # Only these tasks. Default: all that the directories hold. Also 'bundled' and 'tfds:glue/stsb'.
     tasks: tuple[str, ...] = ()
-    # Where TensorFlow Datasets keeps its data (its own default if not given).
+    # Where TensorFlow Datasets keeps its data (by default where it always does).
     tfds_dir: Path | None = None
-    # Write the JSON here instead of printing it; replaces an older file.
+    # Write JSON here instead of printing it; replaces an older file.
     output: Path | None = None
     # MODEL is a run: write its report.html and report.json.
     report: bool = False
@@ -47,8 +51,8 @@ class EvaluateConfig:
 
 
 def main(arguments: list[str]) -> None:
-    """The command: checks flags and sets, loads the model, judges it."""
-    config = cli.parse(EvaluateConfig, arguments, prog="python -m simcse_tf.evaluate", description=str(__doc__))
+    """The command: checks flags and sets, loads the model, scores it."""
+    config = cli.parse(EvaluateConfig, arguments, prog=cli.prog("evaluate"), description=_DESCRIPTION)
     console = cli.console()
     if config.fetch is not None:
         _check_fetch(config)
@@ -70,23 +74,22 @@ def main(arguments: list[str]) -> None:
             print(path)
         return
 
-    load = loading.locate(config.model, config.pooling)
+    located = loading.locate(config.model, config.pooling)
     chosen = suite.load(config.sts_dir, config.transfer_dir, config.tasks, tfds_dir=config.tfds_dir)
     with cli.lean_imports():
-        model = load()
+        model = located.load()
     judgement = suite.judge(model.encode, chosen, say=console.print)
     console.print(table(judgement))
     result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}
-    text = json.dumps(result, indent=2) + "\n"
     if config.output is None:
-        print(text, end="")
+        cli.print_result(result)
     else:
-        write_whole(config.output, text)
+        write_whole(config.output, json.dumps(result, indent=2) + "\n")
 
 
 def table(judgement: suite.Judgement) -> Table:
     """What a person reads: a row per task and subset, then the averages."""
-    shown = Table("task", title="Spearman x 100 unless it says otherwise; ↓: lower is better")
+    shown = Table("task", title="Spearman x 100 unless stated otherwise; ↓: lower is better")
     for column in ("pairs", "all", "mean", "wmean", "Pearson (all)"):
         shown.add_column(column, justify="right")
     for name, result in judgement.sts.items():
@@ -117,8 +120,7 @@ def _check(config: EvaluateConfig) -> None:
         raise UserError(f"--output {config.output}: is a directory. Name a file.")
     if config.report and (config.output is not None or config.pooling is not None):
         raise UserError(
-            "--report judges a run as it was configured and writes into its directory: leave --output and --pooling "
-            "away."
+            "--report judges a run as it was configured and writes into its directory: omit --output and --pooling."
         )
 
 
@@ -127,7 +129,7 @@ def _check_fetch(config: EvaluateConfig) -> None:
     given |= {"--output": config.output, "--pooling": config.pooling, "--report": config.report or None}
     extra = [name for name, value in given.items() if value is not None]
     if extra:
-        raise UserError(f"--fetch only downloads: leave {' and '.join(extra)} away, and evaluate in a second command.")
+        raise UserError(f"--fetch only downloads: omit {' and '.join(extra)}, and evaluate in a second command.")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,14 @@ from typing import Literal
 
 import tyro
 
-from simcse_tf import cli
+from simcse_tf import cli, quiet
 from simcse_tf.config import EncoderConfig, Pooling
+from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.served_ops import OLDEST, Target
+from simcse_tf.serving.versions import is_saved_model
+
+_DESCRIPTION = "Export an encoder as a SavedModel for TF Serving, or in the format of another library."
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,15 @@ class ExportConfig:
 
 def main(arguments: list[str]) -> None:
     """The command: prints the new version's directory."""
-    config = cli.parse(ExportConfig, arguments, prog="python -m simcse_tf.export", description=str(__doc__))
+    config = cli.parse(ExportConfig, arguments, prog=cli.prog("export"), description=_DESCRIPTION)
+    _check(config)
     origin = presets.locate(config.run)
     changes = {k: v for k, v in (("pooling", config.pooling), ("max_length", config.max_length)) if v is not None}
     encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
 
+    # TensorFlow is imported from here on; every complaint about flags and files has been made.
     with cli.lean_imports():
+        quiet.import_tensorflow()
         from simcse_tf.formats import huggingface, keras_hub, savedmodel
         from simcse_tf.formats.encoders import load_encoder
 
@@ -52,6 +59,16 @@ def main(arguments: list[str]) -> None:
         print(keras_hub.export(encoder, config.to, source=config.run))
     else:
         print(savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving))
+
+
+def _check(config: ExportConfig) -> None:
+    if is_saved_model(Path(config.run)):
+        raise UserError(
+            f"{config.run}: is an exported model already. Give the run or the preset that it was exported from."
+        )
+    cli.check_directory(config.to, "--to")
+    if config.format != "savedmodel" and config.to.exists():
+        raise UserError(f"--to {config.to}: exists. Delete it, or choose another directory.")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from simcse_tf import quiet
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
@@ -19,6 +21,8 @@ from simcse_tf.serving.versions import is_saved_model, version_directory
 
 if TYPE_CHECKING:
     from simcse_tf.serving.client import Client
+
+_ADDRESSES = ("http://", "https://", "grpc://")
 
 
 class Encodes(Protocol):
@@ -29,10 +33,20 @@ class Encodes(Protocol):
         ...
 
 
-_ADDRESSES = ("http://", "https://", "grpc://")
+@dataclass(frozen=True)
+class Located:
+    """A model that was found and checked, but not loaded.
+
+    Attributes:
+        name: What the user called it.
+        load: Loads it; raises a `UserError` if it cannot be loaded.
+    """
+
+    name: str
+    load: Callable[[], Encodes]
 
 
-def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
+def locate(model: str, pooling: Pooling | None = None) -> Located:
     """Finds MODEL and checks it without importing TensorFlow.
 
     Args:
@@ -40,56 +54,42 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
             model in TF Serving (`http://`, `https://`, `grpc://`).
         pooling: Pool in another way than the encoder was saved with; an exported model cannot.
 
-    Returns:
-        A function that loads it.
-
     Raises:
         UserError: There is no such model, a file of it is damaged, or it cannot pool in another way.
     """
     path = Path(model)
-    if model.startswith(_ADDRESSES):
-        return _exported(model, model, pooling)
-    if path.is_dir() and is_saved_model(path):
-        return _exported(model, version_directory(path), pooling)
+    served = model.startswith(_ADDRESSES)
+    if served or (path.is_dir() and is_saved_model(path)):
+        where = model if served else version_directory(path)
+        if pooling is not None:
+            raise UserError(
+                f"`pooling` {pooling}: {model} is an exported model, whose pooler is fixed. Omit `pooling`, or give "
+                "the run or the preset that it was exported from."
+            )
+
+        def load_exported() -> Encodes:
+            from simcse_tf.serving.client import Client
+
+            return Client(where)
+
+        return Located(model, load_exported)
     origin = presets.locate(model)
     config = origin.config or EncoderConfig(head="none")
     if pooling is not None:
         config = dataclasses.replace(config, pooling=pooling)
 
     def load_live() -> Encodes:
+        quiet.import_tensorflow()
         from simcse_tf.formats.encoders import load_encoder
 
         return load_encoder(origin, config)
 
-    return load_live
-
-
-def _exported(model: str, where: str | Path, pooling: Pooling | None) -> Callable[[], Encodes]:
-    if pooling is not None:
-        raise UserError(
-            f"--pooling {pooling}: {model} is an exported model, whose pooler is fixed. Leave the flag away, or give "
-            "the run or the preset that it was exported from."
-        )
-
-    def load_client() -> Encodes:
-        from simcse_tf.serving.client import Client
-
-        return Client(where)
-
-    return load_client
+    return Located(model, load_live)
 
 
 def load(model: str, pooling: Pooling | None = None) -> Encodes:
-    """Loads MODEL.
-
-    Args:
-        model: As for `locate`.
-        pooling: As for `locate`.
-
-    Raises:
-        UserError: There is no such model, or it cannot be loaded.
-    """
-    return locate(model, pooling)()
+    """Finds and loads MODEL: `locate(model, pooling).load()`."""
+    return locate(model, pooling).load()
 
 
 def load_client(model: str | Path) -> Client:

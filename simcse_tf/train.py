@@ -2,83 +2,132 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from simcse_tf import cli
+from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
 from simcse_tf.errors import UserError
-from simcse_tf.training.plan import plan
-
-if TYPE_CHECKING:
-    from simcse_tf.training.loop import Outcome
+from simcse_tf.formats import presets
+from simcse_tf.serving.versions import is_saved_model
+from simcse_tf.training.plan import Plan, plan
 
 # The exit status after SIGTERM, once the state is saved: EX_TEMPFAIL, "try again later".
 STOPPED = 75
-_PROG = "python -m simcse_tf.train"
-_DESCRIPTION = (
-    f"Train a sentence encoder with SimCSE. Usage: {_PROG} [RECIPE] [flags]. RECIPE is one of {', '.join(RECIPES)}; "
-    "without one it is quickstart. The defaults below are the recipe's. Exit status: 2 for a mistake in flags or files,"
-    f" 130 after Ctrl-C, {STOPPED} after SIGTERM (the state is saved, --resume continues) or when a worker is gone."
-)
+_DESCRIPTION = f"""Train a sentence encoder with SimCSE.
+
+RECIPE (default: quickstart) is where the defaults come from:
+{{recipes}}
+
+The defaults shown are those of {{name}}. Exit status: 2 for a mistake in flags or files, 130 after Ctrl-C, {STOPPED} \
+after SIGTERM (the state is saved, --resume continues) or when a worker is lost."""
 
 
 def main(arguments: list[str]) -> None:
-    """The command: checks, trains, exports, and says what it measured."""
-    checked = plan(parse(arguments))
-
-    # TensorFlow is imported from here on; every complaint about flags and files has been made.
-    with cli.lean_imports():
-        from simcse_tf.training import loop
-
+    """The command: checks, trains, exports, reports; with `resume` only what has not been done yet."""
+    config = parse(arguments)
+    if config.export_to is not None:
+        cli.check_directory(config.export_to, "--export-to")
+    checked = plan(config)
     console = cli.console()
     console.quiet = not checked.cluster.is_chief
+
+    result = checked.result
+    if result is not None:
+        console.print(f"{checked.run.path}: training is complete ({result['steps']} steps)")
+    else:
+        result = _train(checked, console)
+    if result is None or not checked.cluster.is_chief:
+        return
+    console.print(table(runs.read(checked.run.path), result["development_set"]))
+    if result["best_step"] == 0:
+        console.print("No step improved on the encoder that training began with: that encoder is kept.")
+
+    if config.export_to is not None and not _exported(result, config.export_to):
+        result["saved_model"] = _export(checked, console, config.export_to)
+        checked.run.write_result(result)
+    if config.report and not (checked.run.path / "report.html").is_file():
+        result["report"] = _report(checked, console)
+        checked.run.write_result(result)
+    if config.report:  # a grid's runs have none, and nobody reads on there
+        for line in _next_steps(result):
+            console.print(line, markup=False)
+    cli.print_result(result)
+
+
+def _train(checked: Plan, console: Console) -> dict[str, Any] | None:
+    # TensorFlow is imported from here on; every complaint about flags and files has been made.
+    with cli.lean_imports():
+        quiet.import_tensorflow()
+        from simcse_tf.training import loop
+
     to_continue = f"Give the same flags and --resume to continue the run in {checked.run.path}"
     try:
-        outcome = loop.train(checked, console)
+        return loop.train(checked, console)
     except KeyboardInterrupt:
         console.print(f"stopped. {to_continue}")
         raise
     except loop.StoppedError as e:
-        # From every worker, unlike progress.
+        # Every worker says so, not only the one that shows progress.
         print(f"stopped: {e} {to_continue}", file=sys.stderr)
         sys.exit(STOPPED)
-    if outcome is None:
-        return
-    console.print(table(outcome))
-    if outcome.best_step == 0:
-        console.print("no step improved on the encoder that training began with: that one is kept.")
-    result = {
-        "run": str(outcome.run),
-        "steps": outcome.steps,
-        "development_set": outcome.development_set,
-        "spearman_before": round(outcome.before["dev"], 2),
-        "spearman_after": round(outcome.after["dev"], 2),
-        "best_step": outcome.best_step,
-    }
-    if checked.config.export_to is not None:
-        from simcse_tf.formats import savedmodel
-
-        console.print("exporting, and checking the export in a fresh process")
-        best, to = loop.best_encoder(outcome), checked.config.export_to
-        result["saved_model"] = str(savedmodel.export(best, to, source=str(outcome.run)))
-    if checked.config.report:
-        from simcse_tf.report.report import write_report
-
-        result["report"] = str(write_report(outcome.run, say=console.print)[0])
-    print(json.dumps(result, indent=2))
 
 
-def table(outcome: Outcome) -> Table:
+def _exported(result: dict[str, Any], to: Path) -> bool:
+    """Whether the version that the run was exported as is still there."""
+    version = Path(result.get("saved_model", ""))
+    return version.parent == to and is_saved_model(version)
+
+
+def _export(checked: Plan, console: Console, to: Path) -> str:
+    with cli.phase(console, "exporting, and checking the export in a fresh process"):
+        with cli.lean_imports():
+            quiet.import_tensorflow()
+            from simcse_tf.formats import savedmodel
+            from simcse_tf.formats.encoders import load_encoder
+
+        run = str(checked.run.path)
+        return str(savedmodel.export(load_encoder(presets.locate(run)), to, source=run))
+
+
+def _report(checked: Plan, console: Console) -> str:
+    from simcse_tf.report.report import write_report
+
+    with cli.phase(console, "writing the report, for which the first and the best encoder are compared"):
+        with cli.lean_imports():
+            quiet.import_tensorflow()
+        return str(write_report(checked.run.path)[0])
+
+
+def _next_steps(result: dict[str, Any]) -> Iterator[str]:
+    """What can be done with a run now."""
+    run = shlex.quote(result["run"])
+    yield "next:"
+    if "report" in result:
+        yield f"  open {shlex.quote(result['report'])} in a browser: what training changed"
+    if "saved_model" in result:
+        model = Path(result["saved_model"]).parent
+        models, model = shlex.quote(str(model.parent)), shlex.quote(str(model))
+        yield f"  {cli.prog('demo')} --models {models}    explore the model in a browser"
+        yield f"  {cli.prog('encode')} {model} --input FILE --output FILE.npy    encode a file of texts"
+        yield f"  serve {model} with TensorFlow Serving: docs/serving.md"
+    else:
+        yield f"  {cli.prog('export')} {run} --to saved_models/NAME    export it for TensorFlow Serving and the demo"
+    yield f"  {cli.prog('evaluate')} {run} --sts-dir DIR    score it on STS tasks (--fetch DIR downloads them)"
+
+
+def table(run: runs.Run, development_set: str) -> Table:
     """Before and after, side by side."""
-    rows = Table(title=f"{outcome.development_set}, best of {outcome.steps} steps")
-    for heading in ("", "before", f"after {outcome.best_step} steps"):
+    rows = Table(title=f"{development_set}, best of {run.steps} steps")
+    for heading in ("", "before", f"after {run.best['step']} steps"):
         rows.add_column(heading, justify="right" if heading else "left")
     labels = {
         "dev": "Spearman x 100",
@@ -86,7 +135,7 @@ def table(outcome: Outcome) -> Table:
         "uniformity": "uniformity (lower is better)",
     }
     for name, label in labels.items():
-        rows.add_row(label, f"{outcome.before[name]:.2f}", f"{outcome.after[name]:.2f}")
+        rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
     return rows
 
 
@@ -103,7 +152,14 @@ def parse(arguments: list[str]) -> TrainConfig:
         # What other trainers call it: --gradient-accumulation-steps, --accumulate-grad-batches, --grad-accum.
         if re.match(r"--(accumulat|grad(ient)?s?[-_]?accum)", argument):
             raise UserError(f"{argument}: {ACCUMULATION_IS_ANOTHER_LOSS}")
-    config = cli.parse(TrainConfig, arguments, prog=_PROG, description=_DESCRIPTION, default=recipe(name))
+    recipes = "\n".join(f"  {name:<20}{config.preset}, {config.data}" for name, config in RECIPES.items())
+    config = cli.parse(
+        TrainConfig,
+        arguments,
+        prog=f"{cli.prog('train')} [RECIPE]",
+        description=_DESCRIPTION.format(recipes=recipes, name=name),
+        default=recipe(name),
+    )
     return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse_tf import ablate, train
+from simcse_tf import ablate, runs, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.training.callbacks import Evaluation
@@ -36,11 +36,15 @@ def trained(monkeypatch):
         config = train.parse(command[3:])
         if config.learning_rate > 1:
             return subprocess.CompletedProcess(command, 2, "")
+        assert config.resume
+        assert not config.report
         directory = RunDirectory(config.output_dir)
         directory.start(config)
+        (directory.best).mkdir()
         for step, dev in enumerate((50.0, 60 + config.temperature, 55 + config.temperature * (config.seed - 41) ** 2)):
             directory.log(step, dev=dev, alignment=0.1 * step, uniformity=-step)
-        return subprocess.CompletedProcess(command, 0, json.dumps({"development_set": "STSB-dev"}))
+        directory.write_result({"development_set": "STSB-dev"})
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(ablate.subprocess, "run", run)
     return started
@@ -103,10 +107,9 @@ def test_an_interrupted_run_is_continued_by_real_training(capsys, flags, tmp_pat
 
     def run(command, **_):
         started.append(command[3:])
-        printed = io.StringIO()
-        with redirect_stdout(printed):
+        with redirect_stdout(io.StringIO()):
             train.main(command[3:])
-        return subprocess.CompletedProcess(command, 0, printed.getvalue())
+        return subprocess.CompletedProcess(command, 0)
 
     class Killed(BaseException):
         pass
@@ -125,9 +128,9 @@ def test_an_interrupted_run_is_continued_by_real_training(capsys, flags, tmp_pat
         ablate.main(arguments)
     monkeypatch.setattr(Evaluation, "on_step", on_step)
     summary, shown = grid(capsys, *arguments)
-    assert ["--resume" in flags for flags in started] == [False, True]
+    assert len(started) == 2
     assert "pooling=avg seed=42: continues" in shown
-    metrics = RunDirectory(tmp_path / "grid" / "pooling=avg" / "seed-42").metrics()
+    metrics = runs.read_metrics(tmp_path / "grid" / "pooling=avg" / "seed-42")
     assert [line["step"] for line in metrics if "dev" in line] == [0, 2, 4]
     assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
     assert summary["cells"][0]["last"]["mean"] == metrics[-1]["dev"]
@@ -143,42 +146,59 @@ def test_the_flags_of_a_run_say_the_same_as_its_configuration(flags):
         "hard_negative_weight=-1.5,0",
     ]
     vary += ["--vary", "max_steps=None,7", "--vary", "data=a/b.txt,bundled"]
-    _, runs = ablate.parse(["unsup-bert-base", "--seed", "7", "--seeds", "2", *vary, *flags])
-    assert len(runs) == 2**5 * 2
-    assert {run.config.seed for run in runs} == {7, 8}
-    assert len({run.directory for run in runs}) == len(runs)
-    assert all(len(run.directory.parts) == len(runs[0].directory.parts) for run in runs)
-    for run in runs:
+    _, grid = ablate.parse(["unsup-bert-base", "--seed", "7", "--seeds", "2", *vary, *flags])
+    assert len(grid) == 2**5 * 2
+    assert {run.config.seed for run in grid} == {7, 8}
+    directories = [run.directory.path for run in grid]
+    assert len(set(directories)) == len(grid)
+    assert len({len(directory.parts) for directory in directories}) == 1
+    for run in grid:
         assert train.parse(run.flags) == run.config
         assert run.config.export_to is None
-    assert {run.config.max_steps for run in runs} == {None, 7}
-    assert {run.config.dropout_masks for run in runs} == {"independent", "same"}
+    assert {run.config.max_steps for run in grid} == {None, 7}
+    assert {run.config.dropout_masks for run in grid} == {"independent", "same"}
+
+
+def test_booleans_vary_as_the_training_command_has_them(capsys, flags, trained):
+    summary, _ = grid(capsys, "--vary", "mask_false_negatives=True,False", "--seeds", "1", *flags)
+    assert [cell["values"]["mask_false_negatives"] for cell in summary["cells"]] == ["True", "False"]
+    assert [train.parse(flags).mask_false_negatives for flags in trained] == [True, False]
+
+
+def test_on_a_terminal_the_table_is_all(capsys, flags, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    ablate.main(["--seeds", "1", *flags])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "mean ± standard deviation" in captured.err
+    assert (tmp_path / "grid" / "ablation.json").is_file()
 
 
 def test_the_directory_is_named_after_the_recipe():
     assert str(ablate.parse(["sup-bert-base", "--seeds", "1"])[0]) == "runs/ablate-sup-bert-base"
     _, (run,) = ablate.parse(["--seeds", "1"])
-    assert str(run.directory) == "runs/ablate-quickstart/as-it-is/seed-42"
+    assert str(run.directory.path) == "runs/ablate-quickstart/as-it-is/seed-42"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--vary", "temperture=0.1"], "there is no 'temperture' to vary. Did you mean 'temperature'"),
-        (["--vary", "pooling=cls,agv"], r"--vary pooling: 'agv' is none of its values. Did you mean 'avg'"),
-        (["--vary", "dropout_masks=sam"], "'sam' is none of its values. Did you mean 'same'"),
+        (["--vary", "pooling=cls,agv"], r"--vary pooling: 'agv' is not one of its values. Did you mean 'avg'"),
+        (["--vary", "dropout_masks=sam"], "'sam' is not one of its values. Did you mean 'same'"),
         (["--vary", "batch_size=8,1.5"], "'1.5' is not a whole number"),
         (["--vary", "max_steps=x"], "'x' is not a whole number"),
         (["--vary", "temperature=0.1,warm"], "'warm' is not a number"),
-        (["--vary", "temperature=0"], "--temperature 0.0: must be above 0"),
+        (["--vary", "temperature=0"], "`temperature` 0.0: must be above 0"),
+        (["--vary", "mask_false_negatives=yes"], "'yes' is not one of its values. Valid: True, False"),
         (["--vary", "temperature"], "expected FIELD=VALUE,VALUE"),
         (["--vary", "temperature=1,,2"], "expected FIELD=VALUE,VALUE"),
-        (["--vary", "temperature=0.1,0.10"], "a value is there twice"),
+        (["--vary", "temperature=0.1,0.10"], "a value is given twice"),
         (["--vary", "temperature=1", "--vary", "temperature=2"], "is varied already"),
         (["--vary", "seed=1,2"], "give the number of seeds with --seeds"),
         (["--vary", "output_dir=a,b"], "there is no 'output_dir' to vary"),
         (["--vary", "data=nothere.txt"], "nothere.txt"),
-        (["--vary", "loss=infonce,triplet"], "--loss triplet needs anchor, positive and hard negative"),
+        (["--vary", "loss=infonce,triplet"], "`loss` triplet needs anchor, positive and hard negative"),
         (["--seeds", "0"], "--seeds 0: must be at least 1"),
         (["--resume"], "a grid continues by itself"),
         (["unsup-bert"], "unknown recipe 'unsup-bert'. Did you mean 'unsup-bert-base'"),
@@ -194,9 +214,9 @@ def test_what_cannot_be_is_said_before_anything_starts(flags, trained, tmp_path,
 
 def test_another_configuration_does_not_continue_a_grid(flags, trained):
     _, (run,) = ablate.parse(["--seeds", "1", *flags])
-    run.directory.mkdir(parents=True)
-    (run.directory / "config.json").write_text(run.config.to_json(), "utf-8")
-    with pytest.raises(UserError, match=r"has --batch-size 8, not 16"):
+    run.directory.path.mkdir(parents=True)
+    (run.directory.path / "config.json").write_text(run.config.to_json(), "utf-8")
+    with pytest.raises(UserError, match=r"has `batch_size` 8, not 16"):
         ablate.main(["--seeds", "1", *flags, "--batch-size", "16"])
     assert trained == []
 
@@ -213,7 +233,7 @@ def test_the_command_line_runs_the_dropout_ablation(flags, tmp_path):
     assert cell["values"] == {"dropout_masks": "same"}
     (run,) = cell["runs"]
     assert TrainConfig.from_json((Path(run["directory"]) / "config.json").read_text("utf-8")).dropout_masks == "same"
-    metrics = RunDirectory(Path(run["directory"])).metrics()
+    metrics = runs.read_metrics(Path(run["directory"]))
     assert cell["before"]["mean"] == metrics[0]["dev"]
     assert "run 1 of 1: dropout_masks=same seed=42" in done.stderr
 

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "simcse_tf"
 # What stands below all folders, in the standard library alone; what stands above them is everything else at the root.
-BELOW = {"checks", "config", "errors", "files", "network", "runs"}
+BELOW = {"checks", "config", "errors", "files", "network", "quiet", "runs"}
 ORDER = ["data", "serving", "models", "formats", "evaluation", "training", "report"]
 # SentenceEncoder.from_preset, save_to_preset and export read and write formats, when they are called.
 UPWARDS = {"encoder.py": {"formats"}}

@@ -1,10 +1,11 @@
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from simcse_tf import train
-from simcse_tf.config import RECIPES, TrainConfig, recipe
+from simcse_tf.config import RECIPES, EncoderConfig, TrainConfig, recipe
 from simcse_tf.errors import UserError, did_you_mean
 
 
@@ -35,6 +36,27 @@ def test_the_papers_hyperparameters():
         assert config.head == ("train_only" if name.startswith("unsup") else "always")
 
 
+def test_the_papers_recipes_have_the_papers_loss_and_the_default_masks_duplicates():
+    masks = {name: config.mask_false_negatives for name, config in RECIPES.items()}
+    assert masks.pop("quickstart")
+    assert not any(masks.values())
+    assert TrainConfig().mask_false_negatives
+
+
+@pytest.mark.parametrize("max_length", [0, 1, 2, -5])
+def test_an_encoder_needs_room_for_a_token(max_length):
+    with pytest.raises(UserError, match=f"`max_length` {max_length}: must be at least 3"):
+        EncoderConfig(max_length=max_length)
+    assert EncoderConfig(max_length=3).max_length == 3
+
+
+def test_an_encoder_needs_a_pooler_and_a_head_that_exist():
+    with pytest.raises(UserError, match="`pooling` agv: unknown. Did you mean 'avg'"):
+        EncoderConfig(pooling="agv")
+    with pytest.raises(UserError, match="`head` both: unknown"):
+        EncoderConfig(head="both")
+
+
 def test_every_preset_of_a_recipe_exists():
     from simcse_tf.formats import presets
 
@@ -56,22 +78,35 @@ def test_every_field_is_a_flag(capsys):
         assert "--" + field.name.replace("_", "-") in shown
 
 
+def test_help_groups_the_flags_and_lists_the_recipes(capsys):
+    with pytest.raises(SystemExit):
+        train.parse(["--help"])
+    shown = capsys.readouterr().out
+    assert "[RECIPE]" in shown.splitlines()[0]
+    assert all(f"  {name} " in shown for name in RECIPES)
+    groups = re.findall(r"\W (\w+) options \W", shown)
+    assert groups == ["model", "data", "objective", "optimisation", "evaluation", "files", "compute"]
+    assert shown.index("model options") < shown.index("--pooling") < shown.index("data options")
+    assert "(default: )" not in shown
+    assert "None}" not in shown
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pooling": "clss"}, "--pooling clss: unknown. Did you mean 'cls'"),
+        ({"pooling": "clss"}, "`pooling` clss: unknown. Did you mean 'cls'"),
         ({"loss": "tripplet"}, "Did you mean 'triplet'?"),
-        ({"batch_size": 0}, "--batch-size 0: must be at least 1."),
-        ({"batch_size": 1}, "--batch-size 1: InfoNCE needs at least 2 rows"),
-        ({"max_length": 2}, r"--max-length 2: must be at least 3 \(\[CLS\], \[SEP\] and at least one token\)"),
-        ({"dropout": 1.0}, "--dropout 1.0: must be at least 0 and at most 0.99."),
-        ({"temperature": 0.0}, "--temperature 0.0: must be above 0."),
-        ({"learning_rate": float("nan")}, "--learning-rate nan: must be above 0."),
-        ({"hard_negative_weight": float("inf")}, "--hard-negative-weight inf: must be a finite number."),
-        ({"max_steps": 0}, "--max-steps 0: must be at least 1."),
-        ({"pooling": "cls_before_pooler", "head": "always"}, "contradicts --head always"),
-        ({"overwrite": True, "resume": True}, "--overwrite and --resume contradict each other"),
-        ({"columns": ("a", "b", "c", "d")}, "--columns takes at most 3 names .* not 4"),
+        ({"batch_size": 0}, "`batch_size` 0: must be at least 1."),
+        ({"batch_size": 1}, "`batch_size` 1: InfoNCE needs at least 2 rows"),
+        ({"max_length": 2}, r"`max_length` 2: must be at least 3 \(\[CLS\], \[SEP\] and at least one token\)"),
+        ({"dropout": 1.0}, "`dropout` 1.0: must be at least 0 and at most 0.99."),
+        ({"temperature": 0.0}, "`temperature` 0.0: must be above 0."),
+        ({"learning_rate": float("nan")}, "`learning_rate` nan: must be above 0."),
+        ({"hard_negative_weight": float("inf")}, "`hard_negative_weight` inf: must be a finite number."),
+        ({"max_steps": 0}, "`max_steps` 0: must be at least 1."),
+        ({"pooling": "cls_before_pooler", "head": "always"}, "contradicts `head` always"),
+        ({"overwrite": True, "resume": True}, "`overwrite` and `resume` contradict each other"),
+        ({"columns": ("a", "b", "c", "d")}, "`columns` takes at most 3 names .* not 4"),
     ],
 )
 def test_a_field_out_of_its_range_is_named_with_what_it_may_be(change, message):

@@ -67,7 +67,7 @@ def test_an_exported_model_scores_as_what_it_was_exported_from(capsys, tiny_pres
     exported, _ = run(capsys, tmp_path / "model", "--sts-dir", sts_dir)
     live, _ = run(capsys, tiny_preset, "--pooling", "avg", "--sts-dir", sts_dir)
     assert exported["scores"] == pytest.approx(live["scores"], abs=0.01)
-    with pytest.raises(UserError, match="--pooling cls: .*model is an exported model, whose pooler is fixed"):
+    with pytest.raises(UserError, match="`pooling` cls: .*model is an exported model, whose pooler is fixed"):
         evaluate.main([str(tmp_path / "model"), "--pooling", "cls"])
 
 
@@ -110,8 +110,8 @@ def test_the_command_line_writes_the_report_into_a_file(tiny_preset, tmp_path):
         (["{preset}", "--tasks", "STS11"], "unknown task 'STS11'. Did you mean 'STS1"),
         (["{preset}", "--output", "nowhere/r.json"], "the directory nowhere does not exist"),
         (["{preset}", "--output", "."], "--output .: is a directory"),
-        (["{preset}", "--report", "--pooling", "avg"], "leave --output and --pooling away"),
-        (["{preset}", "--fetch", "d", "--output", "o"], "--fetch only downloads: leave MODEL and --output away"),
+        (["{preset}", "--report", "--pooling", "avg"], "omit --output and --pooling"),
+        (["{preset}", "--fetch", "d", "--output", "o"], "--fetch only downloads: omit MODEL and --output"),
         (["{preset}", "--report"], "not a run directory"),
     ],
 )

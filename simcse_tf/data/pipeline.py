@@ -95,7 +95,9 @@ class Feed:
                 raise ValueError(f"{self._source.name}: fewer rows than one batch of {self._batch_size}")
 
 
-def token_batches(feed: Feed, tokenizer: Any, *, views: int, batch_size: int, max_length: int) -> tf.data.Dataset:
+def token_batches(
+    feed: Feed, tokenizer: Any, *, views: int, batch_size: int, max_length: int, parallel: bool = True
+) -> tf.data.Dataset:
     """Tokenises a feed in parallel with training.
 
     Args:
@@ -104,6 +106,7 @@ def token_batches(feed: Feed, tokenizer: Any, *, views: int, batch_size: int, ma
         views: Texts per row.
         batch_size: Rows per batch.
         max_length: Tokens per text; every batch is padded to it, so that XLA compiles one shape.
+        parallel: Tokenise several batches at once.
 
     Returns:
         A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32, `text_ids`
@@ -111,10 +114,12 @@ def token_batches(feed: Feed, tokenizer: Any, *, views: int, batch_size: int, ma
     """
     # A generator that ends at its first element would be called again by tf.data: pass the iterable, not an iterator.
     texts = tf.data.Dataset.from_generator(lambda: feed, output_signature=tf.TensorSpec([batch_size, views], tf.string))
-    return tokenized(texts, tokenizer, max_length=max_length)
+    return tokenized(texts, tokenizer, max_length=max_length, parallel=parallel)
 
 
-def tokenized(texts: tf.data.Dataset, tokenizer: Any, *, max_length: int, pad: bool = True) -> tf.data.Dataset:
+def tokenized(
+    texts: tf.data.Dataset, tokenizer: Any, *, max_length: int, pad: bool = True, parallel: bool = True
+) -> tf.data.Dataset:
     """Tokenises batches of text.
 
     Args:
@@ -122,6 +127,7 @@ def tokenized(texts: tf.data.Dataset, tokenizer: Any, *, max_length: int, pad: b
         tokenizer: The encoder's keras-hub tokenizer.
         max_length: Tokens per text at most.
         pad: To `max_length`; otherwise to the longest text of the batch.
+        parallel: Several batches at once.
 
     Returns:
         Elements as `token_batches` gives them.
@@ -134,4 +140,5 @@ def tokenized(texts: tf.data.Dataset, tokenizer: Any, *, max_length: int, pad: b
         batch = {name: tf.reshape(ids, [rows, views, ids.shape[1] or tf.shape(ids)[1]]) for name, ids in flat.items()}
         return batch | {"text_ids": tf.strings.to_hash_bucket_fast(texts, 2**62)}
 
-    return texts.map(tokens, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    calls = tf.data.AUTOTUNE if parallel else None
+    return texts.map(tokens, num_parallel_calls=calls, deterministic=parallel or None).prefetch(tf.data.AUTOTUNE)

@@ -39,7 +39,7 @@ class DemoConfig:
 
 def main(arguments: list[str]) -> None:
     """The command: serves until it is interrupted."""
-    config = cli.parse(DemoConfig, arguments, prog="python -m demo", description=str(__doc__))
+    config = cli.parse(DemoConfig, arguments, prog=cli.prog("demo"), description=str(__doc__))
     auth = _auth(config.auth or os.environ.get("DEMO_AUTH"))
     if not 1 <= config.port <= 65535:
         raise UserError(f"--port {config.port}: expected 1 to 65535.")

@@ -95,6 +95,9 @@ def check_installed() -> None:
 
 
 def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
+    from simcse_tf import quiet
+
+    quiet.import_tensorflow()
     import keras
 
     from simcse_tf.formats.encoders import load_encoder

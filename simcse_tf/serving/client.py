@@ -221,8 +221,10 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
             f"{model}: unknown kind of address '{scheme}://'. Expected http://host:8501/v1/models/NAME, "
             "grpc://host:8500/NAME or a directory."
         )
+    from simcse_tf import quiet
     from simcse_tf.serving.disk import DiskBackend
 
+    quiet.import_tensorflow()
     return DiskBackend(Path(model))
 
 

@@ -58,8 +58,8 @@ class StopOnNonFiniteLoss(StepCallback):
             return
         rate = float(self.model.optimizer.learning_rate)
         raise NonFiniteLossError(
-            f"the loss is {loss} at step {self.step} (learning rate {rate:.2e}). Try a lower --learning-rate, a higher "
-            "--temperature, or --mixed-precision off or bfloat16. The best encoder before it is kept."
+            f"the loss is {loss} at step {self.step} (learning rate {rate:.2e}). Try a lower `learning_rate`, a higher "
+            "`temperature`, or `mixed_precision` off or bfloat16. The best encoder before it is kept."
         )
 
 
@@ -141,8 +141,11 @@ class Evaluation(StepCallback):
         scores = {_DEV.get(name, name): score for name, score in sts_scores(self._encoder, self._pairs).items()}
         self._log(**scores, evaluation_seconds=round(time.monotonic() - began, 2))
         better = scores["dev"] > self._best[0]
+        # With and without the head: one of the two is `dev`.
         shown = "  ".join(
-            f"{name.removeprefix('dev_').replace('_', ' ')} {score:.2f}" for name, score in scores.items()
+            f"{name.removeprefix('dev_').replace('_', ' ')} {score:.2f}"
+            for name, score in scores.items()
+            if not (name.startswith("dev_") and score == scores["dev"])
         )
         self._console.print(f"step {self.step:>6}  {self._pairs.name}: {shown}{'  (best so far)' if better else ''}")
         if better:

@@ -1,14 +1,17 @@
-"""The run directory, and the state in it from which training continues exactly.
+"""Writes the run directory, and the state in it from which training continues exactly. `simcse_tf.runs` reads it.
 
     config.json                 what the run is; written before the first step
-    data.json                   fingerprints of what it reads, and its replicas
+    data.json                   fingerprints of what it reads
+    versions.json               the packages that it is trained with
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far
     checkpoints/encoder-STEP/   an encoder (simcse_tf.formats.encoders); `best` is a link to the best one
+    result.json                 what the run came to, and where it was exported to; there once training is complete
+    report.html, report.json    what training changed (simcse_tf.report)
 
 A kill at any moment leaves a run that can be resumed: the newest `state-STEP` says how far it came and which encoder is
-the best, it appears whole or not at all, and nothing that it or the one before it names is removed before it is there.
+the best. It appears whole or not at all, and until it is there, everything that the state before it refers to is kept.
 Checking the directory needs no TensorFlow.
 """
 
@@ -25,12 +28,12 @@ import numpy as np
 
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.files import point_to, whole_directory, write_whole
+from simcse_tf.files import point_to, read_json, whole_directory, write_whole
 from simcse_tf.formats import safetensors
 from simcse_tf.training import fingerprint
 
-# A run continues although these differ: they do not change what is computed (a strategy does not but for rounding).
-_FREE_ON_RESUME = ("output_dir", "export_to", "report", "overwrite", "resume", "save_every", "strategy")
+# A resumed run may have these changed: what is computed does not depend on them (on the strategy only by rounding).
+_CHANGEABLE = ("output_dir", "export_to", "report", "overwrite", "resume", "save_every", "strategy")
 # What may lie in the directory of a run that was killed before it had a configuration.
 _BEGINNINGS = {"data.json", ".data.json.partial", ".config.json.partial"}
 
@@ -59,28 +62,29 @@ class RunDirectory:
         self._metrics = path / "metrics.jsonl"
         self._config = path / "config.json"
         self._data = path / "data.json"
+        self._result = path / "result.json"
 
     def check(self, config: TrainConfig) -> None:
         """Checks that a run with this configuration may use the directory; changes nothing.
 
         Raises:
-            UserError: It holds another run and neither `overwrite` nor `resume` is set, or there is nothing to resume,
-                or the run to resume was configured differently.
+            UserError: It holds files of something else, or a run and neither `overwrite` nor `resume` is set, or the
+                run to resume was configured differently.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--output-dir {self.path}: is a file.")
-        if config.resume:
-            self._check_resumable(config)
+            raise UserError(f"`output_dir` {self.path}: is a file.")
+        if self._config.is_file():
+            if config.resume:
+                self._check_resumable(config)
+            elif not config.overwrite:
+                raise UserError(
+                    f"`output_dir` {self.path}: already holds a run. Continue it with `resume`, replace it with "
+                    "`overwrite`, or choose another directory."
+                )
         elif self.path.is_dir() and any(child.name not in _BEGINNINGS for child in self.path.iterdir()):
-            if not self._config.is_file():
-                raise UserError(
-                    f"--output-dir {self.path}: holds files that are not a run's. Choose an empty or a new directory."
-                )
-            if not config.overwrite:
-                raise UserError(
-                    f"--output-dir {self.path}: already holds a run. Continue it with --resume, replace it with "
-                    "--overwrite, or choose another directory."
-                )
+            raise UserError(
+                f"`output_dir` {self.path}: holds files that are not a run's. Choose an empty or a new directory."
+            )
 
     def check_data(self, config: TrainConfig, data: dict[str, str | int]) -> None:
         """Checks that a run to be resumed reads what it read before.
@@ -92,17 +96,17 @@ class RunDirectory:
         Raises:
             UserError: It does not.
         """
-        before = _read_json(self._data) if config.resume else {}
+        before = self.data() if config.resume and self._config.is_file() else {}
         for name, meaning in fingerprint.MEANING.items():
             if name in before and name in data and before[name] != data[name]:
                 what = meaning.format(data=config.data, preset=config.preset)
                 raise UserError(
-                    f"--resume: {what} changed since the run in {self.path} was started, so that it cannot continue as "
-                    "it began. Bring back what it had, or start another run in another directory."
+                    f"`resume`: {what} changed since the run in {self.path} was started, so that it cannot continue as "
+                    "it began. Restore them, or start another run in another directory."
                 )
 
     def start(self, config: TrainConfig, data: dict[str, str | int] | None = None) -> Progress:
-        """Makes the directory ready: empties it (`overwrite`), or clears away what a kill left of it (`resume`).
+        """Makes the directory ready: empties it (`overwrite`), or removes what a kill left unfinished (`resume`).
 
         Args:
             config: The run's.
@@ -111,12 +115,12 @@ class RunDirectory:
         Returns:
             Where the run stands: at the newest state, or not begun.
         """
-        if config.resume:
+        if config.resume and self._config.is_file():
             progress = self.progress()
             self._drop_after(progress)
             return progress
         if config.overwrite and self.path.exists():
-            # The configuration last: without it the rest would be taken for somebody else's files.
+            # The configuration last: without it the rest would be taken for files of something else.
             for child in sorted(self.path.iterdir(), key=lambda child: child == self._config):
                 _remove(child)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -128,20 +132,24 @@ class RunDirectory:
     def progress(self) -> Progress:
         """Where the run stands: at the newest state, or not begun."""
         state = self._newest_state()
-        return Progress() if state is None else Progress(**_read_json(state / "progress.json"))
+        return Progress() if state is None else Progress(**read_json(state / "progress.json"))
 
     def data(self) -> dict[str, Any]:
         """What `start` was given when the run began."""
-        return _read_json(self._data)
+        return read_json(self._data)
+
+    def result(self) -> dict[str, Any] | None:
+        """What `write_result` wrote; None while training is not complete."""
+        return read_json(self._result) if self._result.is_file() else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Says what the run came to: training is complete."""
+        write_whole(self._result, json.dumps(result, indent=2) + "\n")
 
     def log(self, step: int, **values: float) -> None:
         """Adds a line to `metrics.jsonl`."""
         with self._metrics.open("a", encoding="utf-8") as f:
             f.write(json.dumps({"step": step, **values}) + "\n")
-
-    def metrics(self) -> list[dict[str, float]]:
-        """What `log` wrote, in order."""
-        return [json.loads(line) for line in self._metrics.read_text("utf-8").splitlines()]
 
     def save_best(self, encoder: Any, step: int) -> None:
         """Keeps the encoder as the best so far."""
@@ -176,12 +184,12 @@ class RunDirectory:
         state = self.checkpoints / f"state-{step:08d}"
         if not state.is_dir():
             raise UserError(
-                f"{state}: not here, though the chief has it. --output-dir must be on storage that all workers share."
+                f"{state}: not here, though the chief has it. `output_dir` must be on storage that all workers share."
             )
         values = safetensors.load(state / "variables.safetensors")
         if values.keys() != dict(_named(variables)).keys():
             raise UserError(
-                f"{state}: was written for another model or by another version; start anew with --overwrite."
+                f"{state}: was written for another model or by another version. Start anew with `overwrite`."
             )
         for name, variable in _named(variables):
             variable.assign(values[name])
@@ -200,17 +208,14 @@ class RunDirectory:
                 _remove(other)
 
     def _check_resumable(self, config: TrainConfig) -> None:
-        if not self._config.is_file():
-            raise UserError(f"--resume: {self.path} holds no run (no config.json). Start it without --resume.")
         before = TrainConfig.from_json(self._config.read_text("utf-8"), where=str(self._config))
         now = fixed_on_resume(config)
         for name, old in fixed_on_resume(before).items():
             new = now[name]
             if old != new:
-                flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"--resume: the run in {self.path} has {flag} {old}, not {new}. Give the flags that it was started "
-                    "with, or start another run in another directory."
+                    f"`resume`: the run in {self.path} has `{name}` {old}, not {new}. Give the settings that it was "
+                    "started with, or start another run in another directory."
                 )
 
     def _drop_after(self, progress: Progress) -> None:
@@ -228,8 +233,8 @@ class RunDirectory:
 
 
 def fixed_on_resume(config: TrainConfig) -> dict[str, Any]:
-    """The fields that decide what is computed."""
-    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _FREE_ON_RESUME}
+    """The settings that decide what is computed, which a resumed run cannot change."""
+    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _CHANGEABLE}
 
 
 def _named(variables: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -244,7 +249,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""The workers of a run, as TF_CONFIG names them. Without TensorFlow, so that a bad one is found at once."""
+"""The workers of a run, as TF_CONFIG names them. Without TensorFlow, so that a bad TF_CONFIG is found at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simcse_tf.errors import UserError
 
 _EXAMPLE = (
     """TF_CONFIG='{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}', """
-    "the same on every worker but for the index, which counts from 0 (docs/distributed.md)"
+    "the same on every worker except for the index, which counts from 0 (docs/distributed.md)"
 )
 
 
@@ -30,7 +30,7 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """The chief is the one that writes; a process on its own is its own chief."""
+        """Whether this process writes and evaluates; a process on its own does."""
         return self.index == 0
 
     @property
@@ -43,7 +43,7 @@ def of_this_process(strategy: Strategy) -> Cluster:
     """The cluster that this process belongs to: one worker, unless TF_CONFIG names more.
 
     Args:
-        strategy: `--strategy`, which must go with TF_CONFIG.
+        strategy: The run's, which must agree with TF_CONFIG.
 
     Raises:
         UserError: TF_CONFIG cannot be understood, `multiworker` has no other workers, or another strategy has.
@@ -52,11 +52,11 @@ def of_this_process(strategy: Strategy) -> Cluster:
     cluster = _parse(text) if text else Cluster()
     if strategy == "multiworker" and len(cluster.workers) == 1:
         found = "names one worker" if text else "is not set"
-        raise UserError(f"--strategy multiworker: TF_CONFIG {found}. Expected at least two: {_EXAMPLE}.")
+        raise UserError(f"`strategy` multiworker: TF_CONFIG {found}. Expected at least two workers: {_EXAMPLE}.")
     if strategy not in ("auto", "multiworker") and len(cluster.workers) > 1:
         raise UserError(
-            f"--strategy {strategy}: TF_CONFIG names {len(cluster.workers)} workers, which would all do the same. Use "
-            "--strategy multiworker, or unset TF_CONFIG."
+            f"`strategy` {strategy}: TF_CONFIG names {len(cluster.workers)} workers, which would all do the same. Use "
+            "`strategy` multiworker, or unset TF_CONFIG."
         )
     return cluster
 
@@ -73,11 +73,11 @@ def _parse(text: str) -> Cluster:
     chiefs, workers = (_addresses(cluster.get(kind, []), kind) for kind in ("chief", "worker"))
     if len(chiefs) > 1:
         raise _wrong(f"{len(chiefs)} chiefs, expected at most one")
-    everyone = (*chiefs, *workers)
-    if not everyone:
-        # So it is on a machine of its own in some job schedulers.
+    addresses = (*chiefs, *workers)
+    if not addresses:
+        # Some job schedulers set this where there is only one machine.
         return Cluster()
-    if len(set(everyone)) < len(everyone):
+    if len(set(addresses)) < len(addresses):
         raise _wrong("two workers have the same address")
     task = _mapping(value.get("task", {}), "'task'")
     kind, index = task.get("type"), task.get("index")
@@ -86,12 +86,12 @@ def _parse(text: str) -> Cluster:
         raise _wrong(f"the task's type is {json.dumps(kind)}, expected one of those in the cluster")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(own):
         raise _wrong(f"the task's index is {json.dumps(index)}, expected a number from 0 to {len(own) - 1}")
-    return Cluster(everyone, index + (len(chiefs) if kind == "worker" else 0))
+    return Cluster(addresses, index + (len(chiefs) if kind == "worker" else 0))
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(f"{what} is no object")
+        raise _wrong(f"{what} is not an object")
     return value
 
 

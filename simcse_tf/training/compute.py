@@ -1,4 +1,4 @@
-"""How the machine's devices are used where the flags leave it open: 16-bit arithmetic, XLA, steps between callbacks."""
+"""How the machine's devices are used where the configuration says `auto`: 16-bit arithmetic, XLA, steps per call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simcse_tf.training import replicas
 
 # NVIDIA GPUs multiply bfloat16 in hardware from this compute capability on (Ampere).
 _BFLOAT16 = (8, 0)
-# Most steps that an accelerator takes before Python hears of them.
+# Most steps that an accelerator takes in one call from Python.
 _MOST_STEPS = 32
 
 
@@ -32,9 +32,9 @@ def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
 
 
 def steps_per_execution(config: TrainConfig, strategy: tf.distribute.Strategy, start: int, steps: int) -> int:
-    """How many steps run without a word to Python, which costs an accelerator's small steps as much as computing them.
+    """How many steps run in one call from Python, which takes an accelerator as long as computing a small step.
 
-    On CPU it is 1. The number divides everything after which something has to happen: evaluations, saving, the end.
+    On CPU it is 1. The number divides all intervals after which something has to happen: evaluations, saving, the end.
 
     Args:
         config: The run.

@@ -12,11 +12,11 @@ from simcse_tf.evaluation.pairs import Pairs
 if TYPE_CHECKING:
     from simcse_tf.models.encoder import SentenceEncoder
 
-# What a fingerprint is of, and what has changed if it is another one; `{}` is filled from the configuration.
+# What each fingerprint is of, for messages; `{}` is filled from the configuration.
 MEANING = {
-    "rows": "the rows that it reads from --data {data}",
+    "rows": "the rows that it reads from `data` {data}",
     "development_set": "the development set",
-    "starting_weights": "the weights or the vocabulary of --preset {preset}",
+    "starting_weights": "the weights or the vocabulary of `preset` {preset}",
 }
 
 

@@ -6,8 +6,8 @@ import contextlib
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_hub
@@ -15,16 +15,15 @@ import tensorflow as tf
 from rich.console import Console
 
 import simcse_tf
+from simcse_tf import runs
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
-from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import load_encoder
-from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
 from simcse_tf.training import callbacks, compute, fingerprint, replicas
-from simcse_tf.training.checkpoint import Progress, fixed_on_resume
+from simcse_tf.training.checkpoint import Progress, RunDirectory, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
 from simcse_tf.training.plan import Plan, fingerprints, scan_rows, total_steps
 from simcse_tf.training.progress import ProgressBar
@@ -36,24 +35,11 @@ OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to."""
-
-    run: Path
-    steps: int
-    development_set: str
-    best_step: int
-    # What the run's metrics say of the encoder that training began with, and of the best one.
-    before: dict[str, float]
-    after: dict[str, float]
-
-
 class StoppedError(Exception):
     """SIGTERM ended the run early, its state is saved; or a worker is gone, and the last state that was saved is."""
 
 
-def train(plan: Plan, console: Console) -> Outcome | None:
+def train(plan: Plan, console: Console) -> dict[str, Any] | None:
     """Trains, evaluating as it goes; the best encoder is in the run directory's `checkpoints/best`.
 
     Args:
@@ -61,7 +47,8 @@ def train(plan: Plan, console: Console) -> Outcome | None:
         console: Where progress goes.
 
     Returns:
-        What came of it; None on workers other than the chief, which alone evaluates and writes.
+        What the run came to, as its `result.json` says; None on workers other than the chief, which alone evaluates
+        and writes.
 
     Raises:
         UserError: The weights do not fit, a data set cannot be had, the run to resume read something else, the workers
@@ -75,7 +62,7 @@ def train(plan: Plan, console: Console) -> Outcome | None:
         raise StoppedError(str(e)) from None
 
 
-def _train(plan: Plan, console: Console) -> Outcome | None:
+def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
     config, run, is_chief = plan.config, plan.run, plan.cluster.is_chief
     with replicas.rendezvous_timeout(plan.cluster):
         strategy = replicas.choose_strategy(config.strategy, plan.cluster)
@@ -83,12 +70,13 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
     config.check_chunks(strategy.num_replicas_in_sync)
     workers = replicas.Workers(strategy, len(plan.cluster.workers))
     keras.utils.set_random_seed(config.seed)
-    if config.jit_compile != "on" and not tf.config.list_physical_devices("GPU"):
-        # What makes a resumed run equal to the bit. On CPU it costs nothing; on GPU it is much slower. With it Keras
+    deterministic = config.jit_compile != "on" and not tf.config.list_physical_devices("GPU")
+    if deterministic:
+        # Makes a resumed run equal to the bit. On CPU it costs nothing; on GPU it is much slower. With it, Keras
         # switches XLA off.
         tf.config.experimental.enable_op_determinism()
 
-    # ---- Data that only TensorFlow Datasets can tell of ----
+    # ---- Data that only TensorFlow Datasets can read ----
     pairs = plan.development_set or sts.from_tfds(config.tfds_dir)
     scan = plan.scan or scan_rows(config, plan.source)
     steps = total_steps(config, scan)
@@ -102,7 +90,7 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
         encoder = load_encoder(
             plan.origin, config.encoder(), dropout=config.dropout, dtype=dtype, head_init=config.head_init
         )
-        model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size)
+        model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size, config.max_length)
         model.compile(
             optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
             jit_compile=compute.use_xla(config, strategy),
@@ -135,7 +123,9 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
         encoder.tokenizer,
         views=plan.source.views,
         batch_size=config.batch_size,
-        max_length=min(config.max_length, encoder.backbone.max_sequence_length),
+        max_length=config.max_length,
+        # Determinism takes parallel calls out again, and TensorFlow writes an error about it.
+        parallel=not deterministic,
     )
 
     # ---- Training ----
@@ -148,14 +138,24 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
         save=(lambda: run.save_state(callbacks.state_variables(model), evaluation.progress)) if is_chief else None,
         workers=workers,
     )
-    bar = ProgressBar(start, steps, config.batch_size * plan.source.views, console)
+    evaluations = [line["evaluation_seconds"] for line in runs.read_metrics(run.path) if "evaluation_seconds" in line]
+    bar = ProgressBar(
+        start,
+        steps,
+        sentences_per_step=config.batch_size * plan.source.views,
+        eval_every=config.eval_every,
+        evaluation_seconds=evaluations[-1] if evaluations else 0.0,
+        export=config.export_to is not None,
+        report=config.report,
+        console=console,
+    )
     console.print(
         f"training {plan.origin.name} on {config.data}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), {dtype}, XLA {'on' if model.jit_compile else 'off'}, "
         f"run {run.path}"
     )
     if start < steps:
-        # The chief evaluates alone, without asking the others anything; they wait for it in the next step.
+        # The chief evaluates alone, without the others' help; they wait for it in the next step.
         of_the_chief = [bar, evaluation] if is_chief else []
         with _original_errors(feed), checkpoints.heeding_sigterm():
             model.fit(
@@ -167,41 +167,51 @@ def _train(plan: Plan, console: Console) -> Outcome | None:
             )
     if checkpoints.stopped:
         raise StoppedError(f"SIGTERM: the state after step {checkpoints.step} of {steps} is saved in {run.path}.")
-    if not is_chief:
-        return None
-    best = evaluation.progress.best_step
-    scores = {line["step"]: line for line in run.metrics() if "dev" in line}
-    return Outcome(run.path, evaluation.step, pairs.name, best, scores[0], scores[best])
+    result = write_result(run, pairs.name) if is_chief else None
+    # No worker is done before the run is complete: the chief may be stopped in its last evaluation, and need the others
+    # to resume.
+    workers.all_gather(0)
+    return result
+
+
+def write_result(run: RunDirectory, development_set: str) -> dict[str, Any]:
+    """Writes and returns the scores of a run whose training is complete."""
+    scores = runs.read(run.path)
+    result = {
+        "run": str(run.path),
+        "steps": scores.steps,
+        "development_set": development_set,
+        "spearman_before": round(scores.before["dev"], 2),
+        "spearman_after": round(scores.best["dev"], 2),
+        "best_step": scores.best["step"],
+    }
+    run.write_result(result)
+    return result
 
 
 def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], step: int) -> int:
-    """The step at which the chief stands, once all workers have shown that they are of the same run.
+    """The chief's step, once it is known that all workers belong to the same run.
 
     Args:
         workers: All of them.
         plan: This worker's.
-        data: Its fingerprints.
+        data: This worker's fingerprints.
         step: The chief's; without meaning on the others.
 
     Raises:
-        UserError: A worker's flags or data are not the chief's.
+        UserError: A worker's flags or data differ from the chief's.
     """
-    shown = {"flags": fingerprint.of_text(json.dumps(fixed_on_resume(plan.config), default=str))} | data
-    rows = workers.all_gather(step, *(int(value.split()[-1][:15], 16) for value in shown.values()))
+    compared = {"flags": fingerprint.of_text(json.dumps(fixed_on_resume(plan.config), default=str))} | data
+    rows = workers.all_gather(step, *(int(value.split()[-1][:15], 16) for value in compared.values()))
     for i, row in enumerate(rows):
-        for name, own, chiefs in zip(shown, row[1:], rows[0, 1:], strict=True):
-            if own != chiefs:
+        for name, local, chiefs in zip(compared, row[1:], rows[0, 1:], strict=True):
+            if local != chiefs:
                 what = {"flags": "the flags"} | fingerprint.MEANING
                 raise UserError(
                     f"worker {i * len(plan.cluster.workers) // len(rows)} differs from the chief in "
                     f"{what[name].format(data=plan.config.data, preset=plan.config.preset)}. Give all workers the same."
                 )
     return int(rows[0, 0])
-
-
-def best_encoder(outcome: Outcome) -> SentenceEncoder:
-    """The encoder with the highest score on the development set, which may be the one that training began with."""
-    return load_encoder(presets.locate(str(outcome.run)))
 
 
 def objective(config: TrainConfig) -> Objective:
@@ -232,7 +242,7 @@ def optimizer(
 
 
 def write_versions(path: Path) -> None:
-    """Says in the run directory what made its numbers."""
+    """Writes down which versions a run's numbers come from."""
     versions = {
         "simcse_tf": simcse_tf.__version__,
         "python": platform.python_version(),
@@ -245,7 +255,7 @@ def write_versions(path: Path) -> None:
 
 @contextlib.contextmanager
 def _original_errors(feed: pipeline.Feed):
-    """An error in reading the data reaches us as TensorFlow's; this raises the one that the reader raised."""
+    """TensorFlow replaces an error of the data's reader by its own; this raises the reader's."""
     try:
         yield
     except tf.errors.OpError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import sources
@@ -13,8 +14,8 @@ from simcse_tf.formats import presets
 from simcse_tf.training import cluster, fingerprint
 from simcse_tf.training.checkpoint import RunDirectory
 
-# Rows. A run whose steps are given need not be counted: later rows are checked when training reads them, so that the
-# first step does not wait for the last of hundreds of millions.
+# Rows. A run of `max_steps` need not count its rows: later ones are checked when training reads them, so that the first
+# step does not wait for the last of hundreds of millions.
 _CHECKED = 2_000_000
 
 
@@ -27,36 +28,41 @@ class Plan:
     run: RunDirectory
     origin: presets.Origin
     source: sources.Source
-    # None where only TensorFlow Datasets can tell.
+    # None where only TensorFlow Datasets knows.
     scan: sources.Scan | None
     development_set: sts.Pairs | None
+    # What an earlier command came to, if this one resumes a run whose training is complete.
+    result: dict[str, Any] | None
 
 
 def plan(config: TrainConfig) -> Plan:
     """Checks a configuration against itself and against the files that it names.
 
     Raises:
-        UserError: A flag, TF_CONFIG, the preset, the data, the development set or the output directory is at fault.
+        UserError: A setting, TF_CONFIG, the preset, the data, the development set or the output directory is at fault.
     """
     config.validate()
     own = cluster.of_this_process(config.strategy)
     if config.output_dir is None:
-        raise UserError("--output-dir is needed: where should the run keep its files?")
+        raise UserError("`output_dir` is needed: where should the run keep its files?")
     run = RunDirectory(config.output_dir)
-    if own.is_chief:
+    # All workers must agree on whether there is anything left to do; otherwise only the chief uses the directory.
+    uses_directory = own.is_chief or config.resume
+    if uses_directory:
         run.check(config)
     origin = presets.locate(config.preset)
     source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     _check_objective(config, source)
     development_set = sts.development_set(config.dev, sts_dir=config.sts_dir)
     scan = None if source.needs_tensorflow else scan_rows(config, source)
-    if own.is_chief:
+    if uses_directory:
         run.check_data(config, fingerprints(config, scan, development_set))
-    return Plan(config, own, run, origin, source, scan, development_set)
+    result = run.result() if config.resume else None
+    return Plan(config, own, run, origin, source, scan, development_set, result)
 
 
 def fingerprints(config: TrainConfig, scan: sources.Scan | None, development_set: sts.Pairs | None) -> dict[str, str]:
-    """What is known of `fingerprint.MEANING` before there is an encoder."""
+    """The fingerprints that are known before there is an encoder, by the names in `fingerprint.MEANING`."""
     known = {}
     if scan is not None:
         # Of rows that are read but were not scanned, the size of their file says something.
@@ -81,8 +87,8 @@ def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
     if scan.rows < config.batch_size:
         skipped = f" ({scan.bad} bad ones skipped)" if scan.bad else ""
         raise UserError(
-            f"--data {config.data}: {scan.rows} usable rows{skipped}, fewer than one batch of {config.batch_size}. "
-            "Give more data or a smaller --batch-size."
+            f"`data` {config.data}: {scan.rows} usable rows{skipped}, fewer than one batch of {config.batch_size}. "
+            "Give more data or a smaller `batch_size`."
         )
     return scan
 
@@ -100,11 +106,11 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
     has = f"has {source.views} text column{'s' * (source.views > 1)} and no hard negatives"
     if config.loss == "triplet":
         raise UserError(
-            f"--loss triplet needs anchor, positive and hard negative, but --data {config.data} {has}. Use --loss "
+            f"`loss` triplet needs anchor, positive and hard negative, but `data` {config.data} {has}. Use `loss` "
             "infonce, or data such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
         )
     if config.hard_negative_weight != 0:
         raise UserError(
-            f"--hard-negative-weight {config.hard_negative_weight:g}: --data {config.data} {has}. Leave the flag "
-            "away, or use data such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
+            f"`hard_negative_weight` {config.hard_negative_weight:g}: `data` {config.data} {has}. Omit it, or use data "
+            "such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
         )

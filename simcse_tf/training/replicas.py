@@ -21,7 +21,7 @@ from simcse_tf.training.cluster import Cluster
 
 
 def choose_strategy(name: Strategy = "auto", cluster: Cluster | None = None) -> tf.distribute.Strategy:
-    """The strategy of `--strategy`. Call it before any other use of TensorFlow: several workers must meet first.
+    """The strategy of that name. Call it before any other use of TensorFlow: several workers must connect first.
 
     Args:
         name: `auto` is TPU if there is one, multiworker if there are several workers, mirrored if there are several
@@ -33,7 +33,7 @@ def choose_strategy(name: Strategy = "auto", cluster: Cluster | None = None) -> 
     """
     tpus, gpus = (tf.config.list_physical_devices(kind) for kind in ("TPU", "GPU"))
     if name == "tpu" and not tpus:
-        raise UserError("--strategy tpu: TensorFlow finds no TPU here. Leave the flag away to use what there is.")
+        raise UserError("`strategy` tpu: TensorFlow finds no TPU here. Omit it to use the devices that are there.")
     if name == "tpu" or (name == "auto" and tpus):
         return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect("local"))
     if name == "multiworker" or (name == "auto" and cluster is not None and len(cluster.workers) > 1):
@@ -67,7 +67,7 @@ def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:
         below = batch_size - batch_size % replicas
         nearest = [str(n) for n in (below, below + replicas) if n > 0]
         raise UserError(
-            f"--batch-size {batch_size}: cannot be shared equally among {replicas} replicas; {' or '.join(nearest)} "
+            f"`batch_size` {batch_size}: cannot be shared equally among {replicas} replicas; {' or '.join(nearest)} "
             "can."
         )
 
@@ -123,7 +123,7 @@ def distribute(
 
 
 class Workers:
-    """The workers of a strategy, between steps: what one of them says, all hear.
+    """The workers of a strategy, between steps: each gets the numbers of all.
 
     Args:
         strategy: Whose workers.
@@ -143,7 +143,7 @@ class Workers:
         self._gather = gather
 
     def all_gather(self, *numbers: int) -> np.ndarray:
-        """Tells all workers these numbers and hears theirs; all must call it, and it waits until they do.
+        """Gathers numbers from all workers; all must call it, and it waits until they do.
 
         Args:
             numbers: As many on every worker.
@@ -157,34 +157,34 @@ class Workers:
 
 @contextlib.contextmanager
 def rendezvous_timeout(cluster: Cluster, seconds: int = 600):
-    """Ends the process if the workers have not met within so much time; TensorFlow would wait for an hour.
+    """Ends the process if the workers have not connected in time; TensorFlow would wait for an hour.
 
     Args:
-        cluster: The workers; one has nobody to wait for.
+        cluster: The workers; a single one waits for nothing.
         seconds: How far apart they may start.
     """
     if len(cluster.workers) == 1:
         yield
         return
-    print(f"{cluster.name}: waits for the others, {seconds} s at most", file=sys.stderr, flush=True)
-    # The signal's own way to end a process: TensorFlow waits in C++ and lets no Python run meanwhile.
+    print(f"{cluster.name}: waiting for the others, at most {seconds} s", file=sys.stderr, flush=True)
+    # The signal's default action ends the process: TensorFlow waits in C++, where no Python handler runs.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
     try:
         yield
     finally:
         signal.alarm(0)
-        # TensorFlow has taken it, for a service that nobody asked for.
+        # TensorFlow has installed a handler of its own.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class LostError(Exception):
-    """Another worker is gone, and with it every sum and every gathering."""
+    """Another worker is gone, so that nothing can be summed or gathered any more."""
 
 
 @contextlib.contextmanager
 def noticing_lost_workers():
-    """Turns the errors that TensorFlow raises in what replicas do together into a `LostError`."""
+    """Turns the errors that TensorFlow raises when a worker is gone into a `LostError`."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as e:

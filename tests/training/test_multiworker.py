@@ -95,7 +95,7 @@ def test_workers_agree_on_the_chiefs_step_or_say_who_differs():
     data = {"rows": "60 rows, " + "ab" * 16}
     assert loop.agreed_step(Workers(lambda own: [7, *own[1:]], chief=True), plan, data, -1) == 7
     with pytest.raises(
-        UserError, match="worker 1 differs from the chief in the rows that it reads from --data bundled"
+        UserError, match="worker 1 differs from the chief in the rows that it reads from `data` bundled"
     ):
         loop.agreed_step(Workers(lambda own: [*own[:-1], 1]), plan, data, 7)
     with pytest.raises(UserError, match="worker 1 differs from the chief in the flags"):

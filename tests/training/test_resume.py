@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from simcse_tf import train
+from simcse_tf import runs, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.training.callbacks import Evaluation
@@ -68,7 +68,7 @@ def test_a_run_is_not_resumed_with_other_text(flags, tmp_path, sentences_file):
     train.main([*flags, run, "--max-steps", "1"])
     lines = sentences_file.read_text("utf-8").splitlines()
     sentences_file.write_text("\n".join([*lines[1:], "a cat and a dog ."]) + "\n", "utf-8")
-    with pytest.raises(UserError, match=r"--resume: the rows that it reads from --data .* changed since the run"):
+    with pytest.raises(UserError, match=r"`resume`: the rows that it reads from `data` .* changed since the run"):
         train.main([*flags, run, "--max-steps", "1", "--resume"])
 
 
@@ -108,4 +108,4 @@ def test_a_run_killed_before_it_had_a_configuration_can_be_started_again(tmp_pat
     run.log(0, dev=1.0)
     assert run.start(TrainConfig(resume=True)).step == -1
     assert os.listdir(run.checkpoints) == []
-    assert run.metrics() == []
+    assert runs.read_metrics(tmp_path) == []

@@ -37,8 +37,8 @@ def test_tf_config_names_the_workers_chief_first(monkeypatch, text, workers, ind
     ("text", "problem"),
     [
         ("{'cluster'", "not JSON"),
-        ("[]", "it is no object"),
-        ('{"cluster": 1}', "'cluster' is no object"),
+        ("[]", "it is not an object"),
+        ('{"cluster": 1}', "'cluster' is not an object"),
         (config({}, ps=["a:1"], worker=TWO), "the cluster has 'ps'"),
         (config({}, worker=["host0"]), 'expected a list of "host:port"'),
         (config({}, worker="host0:1"), 'expected a list of "host:port"'),
@@ -61,17 +61,17 @@ def test_a_malformed_tf_config_says_what_it_should_look_like(monkeypatch, text, 
 def test_multiworker_needs_workers_and_other_strategies_none(monkeypatch, tmp_path):
     flags = ["--output-dir", str(tmp_path / "run")]
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(UserError, match="--strategy multiworker: TF_CONFIG is not set. Expected at least two"):
+    with pytest.raises(UserError, match="`strategy` multiworker: TF_CONFIG is not set. Expected at least two"):
         train.main([*flags, "--strategy", "multiworker"])
     monkeypatch.setenv("TF_CONFIG", config({"type": "worker", "index": 0}, worker=TWO))
-    with pytest.raises(UserError, match="--strategy mirrored: TF_CONFIG names 2 workers"):
+    with pytest.raises(UserError, match="`strategy` mirrored: TF_CONFIG names 2 workers"):
         train.main([*flags, "--strategy", "mirrored"])
 
 
 @pytest.mark.parametrize(("batch_size", "nearest"), [(64, "63 or 66"), (2, "3")])
 def test_a_batch_that_replicas_cannot_share_names_those_that_they_can(batch_size, nearest):
     three = SimpleNamespace(num_replicas_in_sync=3)
-    message = f"--batch-size {batch_size}: cannot be shared equally among 3 replicas; {nearest} can"
+    message = f"`batch_size` {batch_size}: cannot be shared equally among 3 replicas; {nearest} can"
     with pytest.raises(UserError, match=message):
         replicas.check_batch_size(batch_size, three)
     replicas.check_batch_size(66, three)

@@ -1,6 +1,7 @@
 """The whole program on the tiny BERT: train, interrupt, resume, export. In this process, as `main` would run."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,11 @@ import pytest
 from simcse_tf import train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.formats import presets
+from simcse_tf.formats import presets, savedmodel
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.serving.client import Client
 from simcse_tf.training.callbacks import Evaluation, NonFiniteLossError
+from simcse_tf.training.simcse import SimCSE
 
 
 @pytest.fixture
@@ -33,6 +35,18 @@ def flags(tiny_preset, sentences_file, tmp_path):
             str(tmp_path / "run"),
         ),
     ]
+
+
+WITHOUT_TENSORFLOW = (
+    "import sys, importlib.abc\n"
+    "class Refuse(importlib.abc.MetaPathFinder):\n"
+    "    def find_spec(self, name, *_):\n"
+    "        if name in ('tensorflow', 'keras', 'scipy'): raise AssertionError('imported ' + name)\n"
+    "sys.meta_path.insert(0, Refuse())\n"
+    "from simcse_tf import cli, train\n"
+    "sys.argv[0] = 'train'\n"
+    "cli.run(train.main)\n"
+)
 
 
 def run(capsys, flags):
@@ -95,8 +109,62 @@ def test_a_stopped_run_continues_to_the_same_weights(capsys, flags, tmp_path, mo
     assert steps == list(range(1, 15))
 
 
-def test_a_finished_run_resumes_to_its_result(capsys, flags, tmp_path):
-    assert run(capsys, flags) == run(capsys, [*flags, "--resume"])
+def test_a_complete_run_is_found_complete_without_tensorflow(capsys, flags):
+    flags = [*flags, "--max-steps", "2", "--resume"]
+    fresh = run(capsys, flags)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *flags], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == fresh
+    assert "training is complete (2 steps)" in done.stderr
+
+
+def test_a_complete_run_is_exported_and_reported_where_that_is_missing(capsys, flags, tmp_path, monkeypatch):
+    flags, to = [*flags, "--max-steps", "2", "--resume"], tmp_path / "saved" / "tiny"
+    run(capsys, flags)
+    monkeypatch.setattr(SimCSE, "fit", None)
+    monkeypatch.setattr(savedmodel, "_check", lambda *_: None)
+    exported = run(capsys, [*flags, "--export-to", str(to)])
+    assert exported["saved_model"] == str(to / "1")
+    assert run(capsys, [*flags, "--export-to", str(to)]) == exported
+    assert [path.name for path in to.iterdir() if path.is_dir()] == ["1"]
+    shutil.rmtree(to)
+    monkeypatch.setattr("simcse_tf.report.report.write_report", lambda run: (run / "report.html", run / "report.json"))
+    again = run(capsys, [*flags, "--export-to", str(to), "--report"])
+    assert (to / "1" / "saved_model.pb").is_file()
+    assert again == exported | {"report": str(tmp_path / "run" / "report.html")}
+
+
+def test_other_workers_find_a_complete_run_complete_too(capsys, flags, monkeypatch):
+    flags = [*flags, "--max-steps", "1", "--resume"]
+    run(capsys, flags)
+    workers = {"cluster": {"worker": ["host0:1", "host1:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    train.main(flags)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="has `seed` 42, not 43"):
+        train.main([*flags, "--seed", "43"])
+
+
+def test_a_longest_text_that_the_encoder_has_no_positions_for_is_refused(flags, tmp_path):
+    with pytest.raises(UserError, match="`max_length` 33: this encoder has only 32 positions"):
+        train.main([*flags, "--max-length", "33"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_score_is_printed_once_and_the_last_lines_say_what_to_do_next(capsys, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("simcse_tf.report.report.write_report", lambda run: (run / "report.html", run / "report.json"))
+    train.main([*flags, "--max-steps", "1", "--report"])
+    shown = capsys.readouterr().err
+    line = next(line for line in shown.splitlines() if line.startswith("step      0"))
+    assert "with head" in line
+    assert "without head" not in line
+    assert "writing the report" in shown
+    steps = shown[shown.index("next:") :]
+    assert f"open {tmp_path / 'run' / 'report.html'}" in steps
+    assert f"simcse_tf.export {tmp_path / 'run'} --to" in steps
+    assert f"simcse_tf.evaluate {tmp_path / 'run'}" in steps
 
 
 def state(directory):
@@ -108,7 +176,7 @@ def state(directory):
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_best(flags, tmp_path):
     with pytest.raises(
-        NonFiniteLossError, match=r"the loss is nan at step \d \(learning rate .*Try a lower --learning-rate"
+        NonFiniteLossError, match=r"the loss is nan at step \d \(learning rate .*Try a lower `learning_rate`"
     ):
         train.main([*flags, "--learning-rate", "1e30", "--clip-norm", "1e30"])
     best = load_encoder(presets.locate(str(tmp_path / "run")))
@@ -148,7 +216,7 @@ class TestOutputDirectory:
         run(capsys, [*flags, "--max-steps", "1"])
         before = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
         with pytest.raises(
-            UserError, match="already holds a run. Continue it with --resume, replace it with --overwrite"
+            UserError, match="already holds a run. Continue it with `resume`, replace it with `overwrite`"
         ):
             train.main([*flags, "--max-steps", "1"])
         assert (tmp_path / "run" / "metrics.jsonl").read_text("utf-8") == before
@@ -162,12 +230,16 @@ class TestOutputDirectory:
             train.main([*flags, "--overwrite"])
         assert (tmp_path / "run" / "thesis.tex").is_file()
 
-    def test_resume_needs_a_run_with_the_same_configuration(self, capsys, flags, tmp_path):
-        with pytest.raises(UserError, match="holds no run"):
-            train.main([*flags, "--resume"])
-        run(capsys, [*flags, "--max-steps", "1"])
-        with pytest.raises(UserError, match=r"has --temperature 0\.3, not 0\.1"):
+    def test_resume_starts_where_there_is_no_run_and_refuses_another_configuration(self, capsys, flags):
+        assert run(capsys, [*flags, "--max-steps", "1", "--resume"])["steps"] == 1
+        with pytest.raises(UserError, match=r"has `temperature` 0\.3, not 0\.1"):
             train.main([*flags, "--max-steps", "1", "--resume", "--temperature", "0.1"])
+
+    def test_resume_does_not_touch_somebody_elses_files(self, flags, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.tex").write_text("x", "utf-8")
+        with pytest.raises(UserError, match="holds files that are not a run's"):
+            train.main([*flags, "--resume"])
 
 
 def command(*arguments):
@@ -190,23 +262,13 @@ def test_the_command_line_runs(tiny_preset, sentences_file, tmp_path):
 
 
 def test_help_and_complaints_come_without_tensorflow():
-    code = (
-        "import sys, importlib.abc\n"
-        "class Refuse(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name in ('tensorflow', 'keras', 'scipy'): raise AssertionError('imported ' + name)\n"
-        "sys.meta_path.insert(0, Refuse())\n"
-        "from simcse_tf import cli, train\n"
-        "sys.argv = ['train', *{}]\n"
-        "cli.run(train.main)\n"
-    )
     helped = subprocess.run(
-        [sys.executable, "-c", code.format(["--help"])], capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, "--help"], capture_output=True, text=True, check=False
     )
     assert helped.returncode == 0
     assert "--hard-negative-weight" in helped.stdout
     failed = subprocess.run(
-        [sys.executable, "-c", code.format(["--loss", "triplet", "--output-dir", "/nowhere/run"])],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, "--loss", "triplet", "--output-dir", "/nowhere/run"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,77 @@
+"""Imports TensorFlow without the lines by which it opens every program, and with every line that says something.
+
+TensorFlow's C++ side writes to file descriptor 2 before any setting of its own can stop it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+# News of level INFO, the line that announces such lines, and that CUDA cannot start where no NVIDIA driver is (303).
+_NO_NEWS = r"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*failed call to cuInit.*\(303\)"
+_FILTER = """
+import re, sys
+no_news = re.compile(sys.argv[1].encode())
+for line in sys.stdin.buffer:
+    if not no_news.match(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
+"""
+
+
+@functools.cache
+def import_tensorflow() -> None:
+    """Imports TensorFlow. Whatever needs it goes through here first.
+
+    `TF_CPP_MIN_LOG_LEVEL` is 2 (errors) unless it is set already; with 0 (everything) nothing is left out.
+    """
+    everything = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0"
+    with contextlib.nullcontext() if everything else _without_no_news():
+        import tensorflow as tf
+
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            # The first look for GPUs says that there is no driver. It is taken here, where that is left out.
+            tf.config.list_physical_devices("GPU")
+
+
+@contextlib.contextmanager
+def _without_no_news() -> Iterator[None]:
+    """What is written to file descriptor 2 passes through a process that leaves out `_NO_NEWS`.
+
+    A process, not a thread: it passes on the last words of an import that kills this process.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none to write to
+        yield
+        return
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-I", "-S", "-c", _FILTER, _NO_NEWS]
+    try:
+        # A session of its own: Ctrl-C is not meant for it.
+        process = subprocess.Popen(command, stdin=read_end, stdout=subprocess.DEVNULL, start_new_session=True)
+    except OSError:  # no interpreter to start, as where Python is embedded
+        process = None
+    else:
+        os.dup2(write_end, 2)
+    os.close(read_end)
+    os.close(write_end)
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        if process is not None:
+            # It ends when the last writer has closed the pipe, which a child of the import may hold open.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
