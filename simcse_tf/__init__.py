@@ -94,7 +94,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'simcse_tf' has no attribute '{name}'")
     import importlib
 
+    from simcse_tf import quiet
+
     module, attribute = _HOME[name]
+    if module.startswith(("models.", "training.")):
+        quiet.import_tensorflow()
     value = getattr(importlib.import_module(f"simcse_tf.{module}"), attribute)
     globals()[name] = value
     return value
