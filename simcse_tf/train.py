@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -64,6 +65,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(checked: Plan, console: Console) -> dict[str, Any] | None:
+    if len(checked.cluster.workers) > 1:
+        # To TensorFlow it is an error that one worker is done before another. One that is lost is our own message.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
     with cli.lean_imports():
         quiet.import_tensorflow()
