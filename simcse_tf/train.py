@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
     checked = plan(config)
     console = cli.console()
     console.quiet = not checked.cluster.is_chief
+    with_report = config.report and _can_report(console)
 
     result = checked.result
     if result is not None:
@@ -55,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if config.export_to is not None and not _exported(result, config.export_to):
         result["saved_model"] = _export(checked, console, config.export_to)
         checked.run.write_result(result)
-    if config.report and not (checked.run.path / "report.html").is_file():
+    if with_report and not (checked.run.path / "report.html").is_file():
         result["report"] = _report(checked, console)
         checked.run.write_result(result)
     if config.report:  # a grid's runs have none, and nobody reads on there
@@ -100,6 +102,15 @@ def _export(checked: Plan, console: Console, to: Path) -> str:
 
         run = str(checked.run.path)
         return str(savedmodel.export(load_encoder(presets.locate(run)), to, source=run))
+
+
+def _can_report(console: Console) -> bool:
+    """Whether what a report needs is installed; says so before the run where it is not, and the run goes on."""
+    missing = [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
+    if missing:
+        needs = "No report will be written: it needs matplotlib and scikit-learn."
+        console.print(f"{needs} Run: pip install 'simcse-tf[report]'", markup=False)
+    return not missing
 
 
 def _report(checked: Plan, console: Console) -> str:

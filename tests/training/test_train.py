@@ -204,6 +204,15 @@ def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_f
     assert result["steps"] == 2
 
 
+def test_without_the_extra_report_a_run_says_so_before_it_starts(monkeypatch, capsys, flags):
+    find_spec = train.importlib.util.find_spec
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda n: None if n == "matplotlib" else find_spec(n))
+    heard = []
+    monkeypatch.setattr(train, "_train", lambda *_: heard.append(capsys.readouterr().err))
+    train.main([flag for flag in flags if flag != "--no-report"])
+    assert "pip install 'simcse-tf[report]'" in heard[0]
+
+
 def test_skipped_rows_are_counted(capsys, flags, sentences_file):
     with sentences_file.open("ab") as f:
         f.write(b"caf\xe9\n\xff\n")
