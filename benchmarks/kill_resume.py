@@ -137,9 +137,8 @@ def logged(run: Path) -> int:
 
 
 def start(flags: list[str], run: Path) -> subprocess.Popen:
-    """A training process that continues the run if there is one."""
-    resume = ["--resume"] if (run / "config.json").is_file() else []
-    command = [sys.executable, "-m", "simcse_tf.train", *flags, "--output-dir", str(run), *resume]
+    """A training process that starts the run or continues it."""
+    command = [sys.executable, "-m", "simcse_tf.train", *flags, "--output-dir", str(run), "--resume"]
     # A file, not a pipe, which could fill.
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=run.with_suffix(".log").open("a"))
 

@@ -55,7 +55,7 @@ class EncodeConfig:
     shard_size: int | None = None
     # Texts per call of the model.
     batch_size: int = 64
-    # Continue what a killed run left; where there is nothing, start.
+    # Start, continue what a killed run left, or find the output complete.
     resume: bool = False
     # Replace the output, and discard what a killed run left.
     overwrite: bool = False
@@ -101,6 +101,10 @@ def main(arguments: list[str]) -> None:
     about = _survey(config)
     if before is not None:
         _check_texts(config, before, about)
+    elif config.output.exists() and config.resume:
+        dim = _complete(config, about)
+        print(f"{config.output}: is complete, {about.rows} x {dim}")
+        return
 
     # TensorFlow is imported from here on; every complaint about flags and texts has been made.
     with cli.lean_imports():
@@ -162,7 +166,7 @@ def _check(config: EncodeConfig) -> None:
     replaceable = output.is_file() if config.shard_size is None else (output / _ABOUT).is_file()
     if output.exists() and not replaceable:
         raise UserError(f"--output {output}: exists and was not written by this command. Choose another name.")
-    if output.exists() and not config.overwrite:
+    if output.exists() and not config.overwrite and not config.resume:
         raise UserError(f"--output {output}: exists. Replace it with --overwrite, or choose another name.")
 
 
@@ -177,22 +181,50 @@ def _survey(config: EncodeConfig) -> About:
     return About(rows, digest.hexdigest(), config.shard_size or rows)
 
 
+def _about(path: Path) -> About:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return About(**{field.name: values[field.name] for field in fields(About)})
+    except (ValueError, KeyError) as e:
+        raise UserError(f"{path}: was not written by this command ({e}). Start anew with --overwrite.") from e
+
+
 def _left(config: EncodeConfig, partial: Path) -> About | None:
     """What a killed run left, if it is to be continued."""
     path = partial / _ABOUT
     if config.overwrite or not path.is_file():
         return None
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        left = About(**{field.name: values[field.name] for field in fields(About)})
-    except (ValueError, KeyError) as e:
-        raise UserError(f"{path}: was not written by this command ({e}). Start anew with --overwrite.") from e
+    left = _about(path)
     if not config.resume:
         raise UserError(
             f"--output {config.output}: a run before this one was stopped after {left.done} of {left.rows} texts. "
             "Continue it with --resume, or discard it with --overwrite."
         )
     return left
+
+
+def _complete(config: EncodeConfig, now: About) -> int:
+    """The numbers per row of an output that an earlier run finished.
+
+    Raises:
+        UserError: It is of other texts; of a single array that is all its number of rows can tell.
+    """
+    if config.shard_size is not None:
+        about = _about(config.output / _ABOUT)
+        _check_texts(config, about, now)
+        return about.dim
+    try:
+        rows, dim = np.load(config.output, mmap_mode="r").shape
+    except ValueError as e:
+        raise UserError(
+            f"--output {config.output}: not an array of embeddings ({e}). Replace it with --overwrite."
+        ) from e
+    if rows != now.rows:
+        raise UserError(
+            f"--resume: {config.output} has {rows} rows, {config.input} has {now.rows} lines. Replace the output with "
+            "--overwrite."
+        )
+    return dim
 
 
 def _check_texts(config: EncodeConfig, before: About, now: About) -> None:

@@ -229,6 +229,16 @@ def test_with_nothing_to_resume_the_command_starts(run):
     np.testing.assert_array_equal(np.load("x.npy"), EXPECTED)
 
 
+@pytest.mark.parametrize("flags", [ONE, SHARDS], ids=["one array", "shards"])
+def test_a_complete_output_is_found_complete(run, capsys, flags):
+    run(*flags)
+    capsys.readouterr()
+    run(*flags, "--resume", model=Stub(dies_at=0))
+    assert f"is complete, {len(LINES)} x" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--resume: .*"):
+        run(*flags, "--resume", lines=LINES[:12])
+
+
 def test_complete_shards_are_replaced_only_when_asked(run):
     run(*SHARDS)
     with pytest.raises(UserError, match="exists. Replace it with --overwrite"):
