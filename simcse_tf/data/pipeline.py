@@ -133,6 +133,8 @@ def tokenized(
         Elements as `token_batches` gives them.
     """
 
+    # Nothing in it branches on a tensor, and AutoGraph would take longer to convert it than TensorFlow to trace it.
+    @tf.autograph.experimental.do_not_convert
     def tokens(texts: tf.Tensor) -> dict[str, tf.Tensor]:
         views = texts.shape[1]
         rows = texts.shape[0] or tf.shape(texts)[0]

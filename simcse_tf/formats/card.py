@@ -39,13 +39,16 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, 
         encoder: What was exported.
         directory: Where the card goes.
         name: The model's name.
-        source: What was exported: a run directory, whose recipe and scores are listed, or a preset's name or directory.
+        source: What was exported: a run directory, whose recipe and scores are listed, or a preset's name or directory;
+            empty if that is not known, as of an encoder that was trained from Python.
         library: The library that loads the directory, as Hugging Face's hub calls it; None if the hub has no name for
             it.
     """
-    run = runs.read(Path(source)) if runs.is_run(Path(source)) else None
+    run = runs.read(Path(source)) if source and runs.is_run(Path(source)) else None
     start = Path(run.config.preset if run else source).name
-    licence, origin = _LICENCES.get(start, (None, f"{start}, whose licence this package does not know"))
+    unknown = f"{start}, whose licence this package does not know" if start else "weights that were not named at export"
+    licence, origin = _LICENCES.get(start, (None, unknown))
+    not_trained = f"Not trained here: `{start}` as it is." if start else "Exported from Python, without its recipe."
     lines = [
         "---",
         *([f"library_name: {library}"] if library else []),
@@ -64,7 +67,7 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, 
         "",
         "## Recipe",
         "",
-        *(_recipe(run.config) if run else [f"Not trained here: `{start}` as it is."]),
+        *(_recipe(run.config) if run else [not_trained]),
         "",
         "## Scores",
         "",

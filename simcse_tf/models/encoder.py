@@ -287,7 +287,8 @@ class SentenceEncoder(keras.Model):
             head.
         """
         if self._encode is None:
-            self._encode = tf.function(self._both, input_signature=[tf.TensorSpec([None], tf.string)])
+            text = tf.TensorSpec([None], tf.string)
+            self._encode = tf.function(self._both, input_signature=[text], autograph=False)
         texts = valid_texts(texts, batch_size)
         vectors = np.zeros((2, len(texts), self.dim), "float32")
         for rows in batches_by_length(texts, batch_size):
