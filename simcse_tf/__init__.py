@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from simcse_tf.evaluation.sts import load as load_pairs
     from simcse_tf.evaluation.suite import evaluate_encoder
     from simcse_tf.evaluation.transfer import TASKS as TRANSFER_TASKS
+    from simcse_tf.formats.encoders import SentenceEncoder
     from simcse_tf.loading import load_client as load
-    from simcse_tf.models.encoder import SentenceEncoder
     from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
     from simcse_tf.serving.client import Client
     from simcse_tf.training.callbacks import STSCallback
@@ -74,7 +74,7 @@ _HOME = {
     "Objective": ("models.objectives", "Objective"),
     "STSCallback": ("training.callbacks", "STSCallback"),
     "STS_TASKS": ("evaluation.sts", "TASKS"),
-    "SentenceEncoder": ("models.encoder", "SentenceEncoder"),
+    "SentenceEncoder": ("formats.encoders", "SentenceEncoder"),
     "SimCSE": ("training.simcse", "SimCSE"),
     "TRANSFER_TASKS": ("evaluation.transfer", "TASKS"),
     "TripletMargin": ("models.objectives", "TripletMargin"),
@@ -97,7 +97,7 @@ def __getattr__(name: str) -> Any:
     from simcse_tf import quiet
 
     module, attribute = _HOME[name]
-    if module.startswith(("models.", "training.")):
+    if module.startswith(("formats.", "models.", "training.")):
         quiet.import_tensorflow()
     value = getattr(importlib.import_module(f"simcse_tf.{module}"), attribute)
     globals()[name] = value

@@ -9,8 +9,6 @@ PACKAGE = Path(__file__).resolve().parents[1] / "simcse_tf"
 # What stands below all folders, in the standard library alone; what stands above them is everything else at the root.
 BELOW = {"checks", "config", "errors", "files", "network", "quiet", "runs"}
 ORDER = ["data", "serving", "models", "formats", "evaluation", "training", "report"]
-# SentenceEncoder.from_preset, save_to_preset and export read and write formats, when they are called.
-UPWARDS = {"encoder.py": {"formats"}}
 
 
 def imports(path):
@@ -30,7 +28,7 @@ def parts_of_ours(path):
 def test_a_folder_imports_only_from_folders_before_it(folder):
     allowed = {*BELOW, *ORDER[: ORDER.index(folder) + 1], "__version__"}
     for path in (PACKAGE / folder).glob("**/*.py"):
-        assert parts_of_ours(path) <= allowed | UPWARDS.get(path.name, set()), path
+        assert parts_of_ours(path) <= allowed, path
 
 
 def test_what_stands_below_imports_no_folder():

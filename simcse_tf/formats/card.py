@@ -10,7 +10,7 @@ from simcse_tf import __version__, runs
 from simcse_tf.config import TrainConfig
 
 if TYPE_CHECKING:
-    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.models.encoder import Encoder
 
 CARD_FILE = "README.md"
 _PACKAGES = ("tensorflow", "tensorflow-text", "keras", "keras-hub")
@@ -32,7 +32,7 @@ _RECIPE = (
 )
 
 
-def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, library: str | None = None) -> None:
+def write(encoder: Encoder, directory: Path, *, name: str, source: str, library: str | None = None) -> None:
     """Writes `README.md` into an exported directory.
 
     Args:
@@ -84,7 +84,7 @@ def write(encoder: SentenceEncoder, directory: Path, *, name: str, source: str, 
     (directory / CARD_FILE).write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _encoder_rows(encoder: SentenceEncoder) -> list[tuple[str, Any]]:
+def _encoder_rows(encoder: Encoder) -> list[tuple[str, Any]]:
     backbone = encoder.backbone
     head = "dense layer and tanh" if encoder.head_at_inference else "none at inference"
     return [
@@ -102,7 +102,7 @@ def _recipe(config: TrainConfig) -> list[str]:
     return _table("field", "value", [(name, value) for name, value in values if value is not None])
 
 
-def _scores(encoder: SentenceEncoder, run: runs.Run) -> list[str]:
+def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
     if not run.evaluations:
         return ["The run was not evaluated."]
     # A run evaluates at the maximum length that is an encoder's default.

@@ -14,14 +14,14 @@ from simcse_tf.files import read_json, sha256, write_json
 from simcse_tf.formats import safetensors
 
 if TYPE_CHECKING:
-    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.models.encoder import Encoder
 
 _FILE = "encoder.json"
 _HEAD = "head.safetensors"
 _CHECKED = ("model.weights.h5", _HEAD)
 
 
-def write(encoder: SentenceEncoder, directory: Path) -> None:
+def write(encoder: Encoder, directory: Path) -> None:
     """Writes both files into a keras-hub preset that was just saved."""
     if encoder.head is not None:
         kernel, bias = encoder.head.get_weights()

@@ -1,20 +1,109 @@
-"""Encoders on disk: `save_encoder` as a run saves them, `load_encoder` from any `Origin`."""
+"""The encoder that reads and writes itself: `save_encoder` as a run saves it, `load_encoder` from any `Origin`."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from simcse_tf.config import EncoderConfig, HeadInit
+from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, whole_directory
-from simcse_tf.formats import encoder_json, huggingface, keras_hub, sentence_transformers
+from simcse_tf.formats import encoder_json, huggingface, keras_hub, presets, savedmodel, sentence_transformers
 from simcse_tf.formats.presets import Origin
-from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.models.encoder import Encoder
 
 
-def save_encoder(encoder: SentenceEncoder, directory: Path) -> None:
+@keras.saving.register_keras_serializable(package="simcse_tf")
+class SentenceEncoder(Encoder):
+    """Maps texts, or their token ids, to sentence vectors; reads and writes itself.
+
+        encoder = SentenceEncoder.from_preset("minilm")
+        encoder.encode(["Text in, unit vector out."])  # (1, 384)
+
+    `encode` takes texts. As a Keras model it takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns
+    `(n, dim)` float32, not scaled to unit length.
+
+    Args:
+        backbone: A keras-hub backbone of the BERT family.
+        tokenizer: The backbone's keras-hub tokenizer.
+        pooling: How token vectors become one vector: `cls`, `cls_before_pooler`, `avg`, `avg_top2`, `avg_first_last`.
+        head: SimCSE's MLP (dense layer, tanh) after pooling: `none`, `train_only` or `always`.
+        max_length: Longest text in tokens, [CLS] and [SEP] included; the rest is cut off. None: what the backbone has
+            positions for, at most 512.
+        name: The model's name.
+
+    Raises:
+        UserError: A value that cannot be, or `max_length` is more than the backbone has positions for.
+    """
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        *,
+        pooling: Pooling | None = None,
+        head: Head | None = None,
+        max_length: int | None = None,
+        dropout: float = 0.1,
+        dtype: str = "float32",
+        head_init: HeadInit = "random",
+    ) -> SentenceEncoder:
+        """Loads an encoder by name or from a directory.
+
+        Args:
+            preset: `minilm`, a keras-hub preset name, or a directory: keras-hub's, Hugging Face's, a run's.
+            pooling: As for the class; by default what the preset says of itself, else `cls`.
+            head: As for the class; by default what the preset says of itself, else `none`.
+            max_length: As for the class; by default what the preset says of itself.
+            dropout: Rate of the backbone's dropout, in training.
+            dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`. Pooling and head are always float32.
+            head_init: Where a head starts that the preset has not saved: `random`, or `pooler` for the checkpoint's
+                pooler, where princeton-nlp's SimCSE checkpoints keep their head.
+
+        Raises:
+            UserError: There is no such preset, or it cannot be loaded.
+        """
+        origin = presets.locate(preset)
+        given = {"pooling": pooling, "head": head, "max_length": max_length}
+        config = dataclasses.replace(
+            origin.config or EncoderConfig(head="none"), **{k: v for k, v in given.items() if v is not None}
+        )
+        return load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
+
+    def save_to_preset(self, preset_dir: str | Path) -> None:
+        """Writes the encoder as a directory that `from_preset`, every command and keras-hub read.
+
+        Args:
+            preset_dir: Must not exist.
+
+        Raises:
+            UserError: It exists.
+        """
+        save_encoder(self, Path(preset_dir))
+
+    def export(self, filepath: str | Path, format: str = "tf_saved_model", *, source: str = "") -> Path:
+        """Writes the next version of a SavedModel that takes strings: `filepath/<version>/`, as TF Serving wants it.
+
+        Args:
+            filepath: The model's directory, such as `saved_models/mine`.
+            format: `tf_saved_model`; for the other formats there is `simcse_tf.export`, the command.
+            source: Where the encoder comes from, for the model card: a run directory, or a preset's name.
+
+        Returns:
+            The version's directory.
+
+        Raises:
+            UserError: Another format; the directory cannot be written; the exported model differs from this one.
+        """
+        if format != "tf_saved_model":
+            raise UserError(f"format '{format}': expected 'tf_saved_model'. Others: python -m simcse_tf.export --help")
+        return savedmodel.export(self, Path(filepath), source=source)
+
+
+def save_encoder(encoder: Encoder, directory: Path) -> None:
     """Writes an encoder, all of it or nothing. keras-hub reads the directory as a preset.
 
     Args:

@@ -20,7 +20,7 @@ from simcse_tf.formats.families import FAMILIES, TOKENIZER_FILES, Family
 
 if TYPE_CHECKING:
     from simcse_tf.models.backbone import Parts
-    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.models.encoder import Encoder
 
 _EXACT_OR_TANH_GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh")
 _POSITIONS = "embeddings.position_embeddings.weight"
@@ -196,7 +196,7 @@ def _named(name: str, layer: Any) -> Iterator[tuple[str, Any, Literal["linear", 
 # ---- Writing ----
 
 
-def export(encoder: SentenceEncoder, directory: Path, *, source: str = "") -> Path:
+def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
     """Writes a directory that transformers and sentence-transformers load: the same embeddings, without TensorFlow.
 
     keras-hub's BERT and ELECTRA use the tanh form of GELU, so `config.json` says `gelu_pytorch_tanh`, whatever the
@@ -236,7 +236,7 @@ def _exportable(backbone: Any) -> tuple[str, Family]:
     return found
 
 
-def _tensors(encoder: SentenceEncoder, family: Family) -> dict[str, np.ndarray]:
+def _tensors(encoder: Encoder, family: Family) -> dict[str, np.ndarray]:
     """The weights under the names that transformers gives them, in its layouts."""
     backbone, tensors = encoder.backbone, {}
     dim = backbone.hidden_dim
@@ -257,7 +257,7 @@ def _tensors(encoder: SentenceEncoder, family: Family) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _written_config(encoder: SentenceEncoder, model_type: str, family: Family) -> dict[str, Any]:
+def _written_config(encoder: Encoder, model_type: str, family: Family) -> dict[str, Any]:
     backbone = encoder.backbone
     activation = _parts(backbone).layers[0].intermediate.activation
     config = {
@@ -281,7 +281,7 @@ def _written_config(encoder: SentenceEncoder, model_type: str, family: Family) -
     return config
 
 
-def _write_wordpiece(encoder: SentenceEncoder, new: Path) -> None:
+def _write_wordpiece(encoder: Encoder, new: Path) -> None:
     import tokenizers
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
@@ -308,7 +308,7 @@ def _write_wordpiece(encoder: SentenceEncoder, new: Path) -> None:
     _write_fast_tokenizer(fast, special, settings | {"model_max_length": encoder.max_length}, new)
 
 
-def _write_byte_pairs(encoder: SentenceEncoder, new: Path) -> None:
+def _write_byte_pairs(encoder: Encoder, new: Path) -> None:
     import tokenizers
     from tokenizers import models, pre_tokenizers, processors
 
@@ -343,7 +343,7 @@ def _write_fast_tokenizer(fast: Any, special: dict[str, str], settings: dict[str
 
 
 # Kinds of tokenizers that can be written.
-_TOKENIZER_WRITERS: dict[families.TokenizerKind, Callable[[SentenceEncoder, Path], None]] = {
+_TOKENIZER_WRITERS: dict[families.TokenizerKind, Callable[[Encoder, Path], None]] = {
     "wordpiece": _write_wordpiece,
     "byte_pairs": _write_byte_pairs,
 }

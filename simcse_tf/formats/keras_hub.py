@@ -11,7 +11,7 @@ from simcse_tf.files import check_new, read_json, whole_directory
 from simcse_tf.formats import card, encoder_json
 
 if TYPE_CHECKING:
-    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.models.encoder import Encoder
 
 # How a text embedder pools.
 _POOLING: dict[str, Pooling] = {"cls": "cls_before_pooler", "mean": "avg"}
@@ -58,14 +58,14 @@ def load(preset: str, *, dropout: float, dtype: str) -> tuple[Any, Any]:
         raise UserError(f"preset {preset}: keras-hub cannot load it ({e}).") from e
 
 
-def save(encoder: SentenceEncoder, directory: Path) -> None:
+def save(encoder: Encoder, directory: Path) -> None:
     """Saves backbone and tokenizer, pooling and head as a preset."""
     encoder.backbone.save_to_preset(str(directory))
     encoder.tokenizer.save_to_preset(str(directory))
     encoder_json.write(encoder, directory)
 
 
-def export(encoder: SentenceEncoder, directory: Path, *, source: str = "") -> Path:
+def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
     """Writes a preset with a model card, which `keras_hub.models.TextEmbedder.from_preset` loads if keras-hub can.
 
     keras-hub has a text embedder for BERT and XLM-RoBERTa, which pools by [CLS] or mean, without a head. Other encoders
@@ -94,7 +94,7 @@ def export(encoder: SentenceEncoder, directory: Path, *, source: str = "") -> Pa
     return directory
 
 
-def _text_embedder(encoder: SentenceEncoder) -> Any | None:
+def _text_embedder(encoder: Encoder) -> Any | None:
     import keras_hub
 
     family = type(encoder.backbone).__name__.removesuffix("Backbone")

@@ -16,7 +16,7 @@ from simcse_tf.data.tokenization import is_byte_level, tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
 from simcse_tf.formats import card, served_ops, server_files
-from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.models.encoder import Encoder
 from simcse_tf.models.packed import Snapshot
 from simcse_tf.serving.versions import next_version
 
@@ -25,9 +25,7 @@ _TOLERANCE = 1e-5
 _ODD = ["", " ", "\U0001f600 caf\u00e9 na\u00efve \u65e5\u672c\u8a9e", "word " * 2000, "a\x00b"]
 
 
-def export(
-    encoder: SentenceEncoder, to: Path, *, source: str = "", target: served_ops.Target = served_ops.OLDEST
-) -> Path:
+def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.Target = served_ops.OLDEST) -> Path:
     """Writes an encoder as a SavedModel at `to/<next version>/`.
 
     Signatures: `serving_default`: `text` string `[None]` -> `embedding` float32 `[None, dim]`, unit length;
@@ -66,7 +64,7 @@ def export(
     return version
 
 
-def _write(encoder: SentenceEncoder, directory: Path) -> None:
+def _write(encoder: Encoder, directory: Path) -> None:
     text = [tf.TensorSpec([None], tf.string, name="text")]
     snapshot = Snapshot()
     # One function for both signatures.
@@ -99,7 +97,7 @@ def _write(encoder: SentenceEncoder, directory: Path) -> None:
     archive.write_out(str(directory), verbose=False)
 
 
-def _check(encoder: SentenceEncoder, directory: Path, texts: list[str]) -> None:
+def _check(encoder: Encoder, directory: Path, texts: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("session_check.py")), str(directory)],
         input=json.dumps(texts),

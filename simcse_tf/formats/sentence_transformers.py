@@ -13,7 +13,7 @@ from simcse_tf.files import read_json, write_json
 from simcse_tf.formats import safetensors
 
 if TYPE_CHECKING:
-    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.models.encoder import Encoder
 
 # What a directory may do, in this order. Only the last part of a module's type is looked at: the rest has changed
 # between versions of the library.
@@ -64,7 +64,7 @@ def head(directory: Path) -> list[np.ndarray] | None:
     return [tensors["linear.weight"].T.copy(), tensors["linear.bias"]]
 
 
-def _pooling_mode(encoder: SentenceEncoder) -> str:
+def _pooling_mode(encoder: Encoder) -> str:
     """What sentence-transformers calls an encoder's pooling.
 
     Raises:
@@ -80,7 +80,7 @@ def _pooling_mode(encoder: SentenceEncoder) -> str:
     return modes[pooling]
 
 
-def write(encoder: SentenceEncoder, directory: Path) -> None:
+def write(encoder: Encoder, directory: Path) -> None:
     """Adds modules and maximum length to a Hugging Face directory that was just written.
 
     Raises:

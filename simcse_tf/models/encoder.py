@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import keras
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from simcse_tf.checks import check_choice, check_range
-from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling
+from simcse_tf.config import EncoderConfig, Head, Pooling
 from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
@@ -22,15 +21,13 @@ from simcse_tf.models.objectives import unit
 from simcse_tf.models.pooling import POOLERS, Pooler
 
 
-@keras.saving.register_keras_serializable(package="simcse_tf")
-class SentenceEncoder(keras.Model):
+class Encoder(keras.Model):
     """Maps texts, or their token ids, to sentence vectors.
 
     `encode` takes texts. `call` takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns `(n, dim)`
     float32, not scaled to unit length.
 
-        encoder = SentenceEncoder.from_preset("minilm")
-        encoder.encode(["Text in, unit vector out."])  # (1, 384)
+    This is the function alone; `simcse_tf.formats.encoders.SentenceEncoder` can also read and write itself.
 
     Args:
         backbone: A keras-hub backbone of the BERT family.
@@ -81,76 +78,6 @@ class SentenceEncoder(keras.Model):
         # Every layer above is built by its own constructor.
         self.built = True
 
-    @classmethod
-    def from_preset(
-        cls,
-        preset: str,
-        *,
-        pooling: Pooling | None = None,
-        head: Head | None = None,
-        max_length: int | None = None,
-        dropout: float = 0.1,
-        dtype: str = "float32",
-        head_init: HeadInit = "random",
-    ) -> SentenceEncoder:
-        """Loads an encoder by name or from a directory.
-
-        Args:
-            preset: `minilm`, a keras-hub preset name, or a directory: keras-hub's, Hugging Face's, a run's.
-            pooling: As for the class; by default what the preset says of itself, else `cls`.
-            head: As for the class; by default what the preset says of itself, else `none`.
-            max_length: As for the class; by default what the preset says of itself.
-            dropout: Rate of the backbone's dropout, in training.
-            dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`. Pooling and head are always float32.
-            head_init: Where a head starts that the preset has not saved: `random`, or `pooler` for the checkpoint's
-                pooler, where princeton-nlp's SimCSE checkpoints keep their head.
-
-        Raises:
-            UserError: There is no such preset, or it cannot be loaded.
-        """
-        # What stands above reads it: the one import against the order of the folders.
-        from simcse_tf.formats import encoders, presets
-
-        origin = presets.locate(preset)
-        given = {"pooling": pooling, "head": head, "max_length": max_length}
-        config = dataclasses.replace(
-            origin.config or EncoderConfig(head="none"), **{k: v for k, v in given.items() if v is not None}
-        )
-        return encoders.load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
-
-    def save_to_preset(self, preset_dir: str | Path) -> None:
-        """Writes the encoder as a directory that `from_preset`, every command and keras-hub read.
-
-        Args:
-            preset_dir: Must not exist.
-
-        Raises:
-            UserError: It exists.
-        """
-        from simcse_tf.formats import encoders
-
-        encoders.save_encoder(self, Path(preset_dir))
-
-    def export(self, filepath: str | Path, format: str = "tf_saved_model", *, source: str = "") -> Path:
-        """Writes the next version of a SavedModel that takes strings: `filepath/<version>/`, as TF Serving wants it.
-
-        Args:
-            filepath: The model's directory, such as `saved_models/mine`.
-            format: `tf_saved_model`; for the other formats there is `simcse_tf.export`, the command.
-            source: Where the encoder comes from, for the model card: a run directory, or a preset's name.
-
-        Returns:
-            The version's directory.
-
-        Raises:
-            UserError: Another format; the directory cannot be written; the exported model differs from this one.
-        """
-        if format != "tf_saved_model":
-            raise UserError(f"format '{format}': expected 'tf_saved_model'. Others: python -m simcse_tf.export --help")
-        from simcse_tf.formats import savedmodel
-
-        return savedmodel.export(self, Path(filepath), source=source)
-
     def get_config(self) -> dict[str, Any]:
         serialized = {
             name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "tokenizer")
@@ -158,7 +85,7 @@ class SentenceEncoder(keras.Model):
         return serialized | dataclasses.asdict(self.config) | {"name": self.name}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> SentenceEncoder:
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Encoder:
         for name in ("backbone", "tokenizer"):
             if isinstance(config[name], dict):
                 config = config | {name: keras.saving.deserialize_keras_object(config[name], custom_objects)}

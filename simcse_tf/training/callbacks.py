@@ -16,7 +16,7 @@ from rich.console import Console
 
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import geometry, sts
-from simcse_tf.models.encoder import SentenceEncoder
+from simcse_tf.formats.encoders import SentenceEncoder
 from simcse_tf.training import checkpoint
 from simcse_tf.training.replicas import Workers
 

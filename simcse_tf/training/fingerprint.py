@@ -10,7 +10,7 @@ import numpy as np
 from simcse_tf.evaluation.pairs import Pairs
 
 if TYPE_CHECKING:
-    from simcse_tf.models.encoder import SentenceEncoder
+    from simcse_tf.formats.encoders import SentenceEncoder
 
 # What each fingerprint is of, for messages; `{}` is filled from the configuration.
 MEANING = {

@@ -11,7 +11,8 @@ import tensorflow as tf
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
 from simcse_tf.data import in_memory, pipeline
 from simcse_tf.errors import UserError
-from simcse_tf.models.encoder import SentenceEncoder, check_length
+from simcse_tf.formats.encoders import SentenceEncoder
+from simcse_tf.models.encoder import check_length
 from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
 

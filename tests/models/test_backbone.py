@@ -11,9 +11,8 @@ import tensorflow as tf
 from keras_hub.src.layers.modeling import transformer_encoder
 
 from simcse_tf.config import EncoderConfig
-from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.backbone import UnknownBackboneError, parts
-from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.packed import unsupported_reason
 
 BATCH = {

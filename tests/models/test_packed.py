@@ -7,11 +7,10 @@ import pytest
 import tensorflow as tf
 
 from simcse_tf.config import EncoderConfig
-from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models import packed
 from simcse_tf.models.backbone import parts
 from simcse_tf.models.elementwise import Dropout
-from simcse_tf.models.encoder import SentenceEncoder
 from simcse_tf.models.pooling import POOLERS
 
 SIZES = {"num_layers": 3, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12, "max_sequence_length": 9}
