@@ -5,7 +5,6 @@ All of them give `encode(texts) -> vectors`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from simcse_tf import quiet
-from simcse_tf.config import EncoderConfig, Pooling
+from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.serving.versions import is_saved_model, version_directory
@@ -74,9 +73,7 @@ def locate(model: str, pooling: Pooling | None = None) -> Located:
 
         return Located(model, load_exported)
     origin = presets.locate(model)
-    config = origin.config or EncoderConfig(head="none")
-    if pooling is not None:
-        config = dataclasses.replace(config, pooling=pooling)
+    config = origin.encoder_config(pooling=pooling)
 
     def load_live() -> Encodes:
         quiet.import_tensorflow()

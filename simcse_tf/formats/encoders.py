@@ -55,7 +55,7 @@ def load_encoder(
     else:
         preset = origin.name if origin.directory is None else str(origin.directory.resolve())
         backbone, tokenizer = keras_hub.load(preset, dropout=dropout, dtype=dtype)
-    config = config or origin.config or EncoderConfig(head="none")
+    config = config or origin.encoder_config()
     encoder = SentenceEncoder(backbone, tokenizer, config.pooling, config.head, config.max_length)
     if encoder.head is not None:
         weights = _saved_head(origin)

@@ -112,10 +112,7 @@ class SentenceEncoder(keras.Model):
         from simcse_tf.formats import encoders, presets
 
         origin = presets.locate(preset)
-        given = {"pooling": pooling, "head": head, "max_length": max_length}
-        config = dataclasses.replace(
-            origin.config or EncoderConfig(head="none"), **{k: v for k, v in given.items() if v is not None}
-        )
+        config = origin.encoder_config(pooling=pooling, head=head, max_length=max_length)
         return encoders.load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
