@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
     """The command: streams texts through the model into arrays, which appear when they are complete."""
     config = cli.parse(EncodeConfig, arguments, prog=cli.prog("encode"), description=_DESCRIPTION)
     _check(config)
-    located = loading.locate(config.model)
+    load = loading.locate(config.model)
     partial = config.output.with_name(f".{config.output.name}.partial")
     before = _left(config, partial)
     about = _survey(config)
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> None:
 
     # TensorFlow is imported from here on; every complaint about flags and texts has been made.
     with cli.lean_imports():
-        model = located.load()
+        model = load()
     console = cli.console()
     fingerprint = tuple(tuple(row) for row in model.encode(probes.PROBES).tolist())
     about = replace(about, model=config.model, fingerprint=fingerprint)
