@@ -50,7 +50,7 @@ class EncoderConfig:
         for field in ("pooling", "head"):
             check_choice(field, getattr(self, field), _CHOICES[field])
         if self.max_length is not None:
-            _check_max_length(self.max_length)
+            check_max_length(self.max_length)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class TrainConfig:
             check_choice(field, getattr(self, field), valid)
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
             check_range(field, getattr(self, field), low=1)
-        _check_max_length(self.max_length)
+        check_max_length(self.max_length)
         for field in ("max_steps", "save_every"):
             if getattr(self, field) is not None:
                 check_range(field, getattr(self, field), low=1)
@@ -245,7 +245,12 @@ class TrainConfig:
         return cls(**values)
 
 
-def _check_max_length(max_length: int) -> None:
+def check_max_length(max_length: int) -> None:
+    """Checks that a longest text, in tokens, leaves room for one beside [CLS] and [SEP].
+
+    Raises:
+        UserError: It does not.
+    """
     check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
 
 

@@ -6,14 +6,13 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from simcse_tf.checks import check_choice, check_range
-from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling
+from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling, check_max_length
 from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
@@ -56,8 +55,6 @@ class SentenceEncoder(keras.Model):
         name: str = "sentence_encoder",
     ):
         super().__init__(name=name)
-        check_choice("pooling", pooling, get_args(Pooling))
-        check_choice("head", head, get_args(Head))
         positions = backbone.max_sequence_length
         self.config = EncoderConfig(pooling, head, max_length)
         self.max_length = min(positions, 512) if max_length is None else max_length
@@ -143,7 +140,7 @@ class SentenceEncoder(keras.Model):
             UserError: Another format; the directory cannot be written; the exported model differs from this one.
         """
         if format != "tf_saved_model":
-            raise UserError(f"format '{format}': expected 'tf_saved_model'. Others: python -m simcse_tf.export --help")
+            raise UserError(f"format '{format}': expected 'tf_saved_model'. For others use python -m simcse_tf.export.")
         from simcse_tf.formats import savedmodel
 
         return savedmodel.export(self, Path(filepath), source=source)
@@ -314,6 +311,6 @@ def check_length(max_length: int, positions: int) -> None:
     Raises:
         UserError: It does not, or there are too few.
     """
-    check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
+    check_max_length(max_length)
     if max_length > positions:
         raise UserError(f"`max_length` {max_length}: this encoder has only {positions} positions.")

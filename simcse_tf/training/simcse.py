@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from simcse_tf.checks import check_choice, check_range
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
 from simcse_tf.data import in_memory, pipeline
 from simcse_tf.errors import UserError
@@ -62,7 +63,7 @@ class SimCSE(replicas.Model):
         name: The model's name.
 
     Raises:
-        UserError: `max_length` is below 3, or more than the encoder has positions for.
+        UserError: A value that cannot be, or `max_length` is more than the encoder has positions for.
     """
 
     def __init__(
@@ -76,6 +77,9 @@ class SimCSE(replicas.Model):
         name: str = "simcse",
     ):
         super().__init__(name=name)
+        check_choice("dropout_masks", dropout_masks, get_args(DropoutMasks))
+        if chunk_size is not None:
+            check_range("chunk_size", chunk_size, low=1)
         check_length(max_length, encoder.backbone.max_sequence_length)
         self.encoder = encoder
         self.objective = objective or InfoNCE()

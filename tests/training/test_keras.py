@@ -135,6 +135,12 @@ class TestRefusals:
         with pytest.raises(UserError, match="`max_length` 33"):
             SimCSE(make().encoder, max_length=33)
 
+    @pytest.mark.parametrize("setting", [{"dropout_masks": "equal"}, {"chunk_size": 0}])
+    def test_a_setting_that_cannot_be(self, make, setting):
+        ((name, value),) = setting.items()
+        with pytest.raises(UserError, match=f"`{name}` {value}"):
+            SimCSE(make().encoder, **setting)
+
 
 class TestXLA:
     def test_evaluate_predict_and_validation_run_compiled(self, make):
