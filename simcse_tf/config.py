@@ -227,12 +227,14 @@ class TrainConfig:
             where: The file it came from, for the error message.
 
         Raises:
-            UserError: The text is not JSON, or has a field that this version does not know.
+            UserError: The text is not a JSON object, or has a field that this version does not know.
         """
         try:
             values: dict[str, Any] = json.loads(text)
         except json.JSONDecodeError as e:
             raise UserError(f"{where}:{e.lineno}: not JSON ({e.msg}). Is the run directory complete?") from e
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: expected a JSON object. Is it a run's configuration?")
         known = {f.name: f for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:

@@ -185,7 +185,7 @@ def _about(path: Path) -> About:
     try:
         values = json.loads(path.read_text("utf-8"))
         return About(**{field.name: values[field.name] for field in fields(About)})
-    except (ValueError, KeyError) as e:
+    except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: was not written by this command ({e}). Start anew with --overwrite.") from e
 
 
@@ -215,7 +215,7 @@ def _complete(config: EncodeConfig, now: About) -> int:
         return about.dim
     try:
         rows, dim = np.load(config.output, mmap_mode="r").shape
-    except ValueError as e:
+    except (ValueError, EOFError) as e:  # EOFError: the file is empty
         raise UserError(
             f"--output {config.output}: not an array of embeddings ({e}). Replace it with --overwrite."
         ) from e

@@ -239,6 +239,13 @@ def test_a_complete_output_is_found_complete(run, capsys, flags):
         run(*flags, "--resume", lines=LINES[:12])
 
 
+@pytest.mark.parametrize("content", [b"", b"not an array"], ids=["empty", "text"])
+def test_a_file_that_is_not_an_array_is_not_taken_for_a_complete_output(run, content):
+    Path("x.npy").write_bytes(content)
+    with pytest.raises(UserError, match="x.npy: not an array of embeddings"):
+        run(*ONE, "--resume")
+
+
 def test_complete_shards_are_replaced_only_when_asked(run):
     run(*SHARDS)
     with pytest.raises(UserError, match="exists. Replace it with --overwrite"):
