@@ -99,6 +99,12 @@ class TestTexts:
             assert np.isfinite(model.evaluate(rows, batch_size=8, verbose=0)).all()
             assert len(model.predict(rows, verbose=0)) == len(rows)
 
+    def test_a_callback_may_predict_other_texts_between_epochs(self, make):
+        model = make()
+        predict = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.predict(SENTENCES[:3], verbose=0))
+        history = model.fit(PAIRS, batch_size=8, epochs=2, verbose=0, callbacks=[predict]).history
+        assert np.isfinite(history["loss"]).all()
+
     def test_validation_data_and_split(self, make):
         given = make(dropout=0.0).fit(PAIRS[:16], batch_size=8, validation_data=PAIRS[16:], verbose=0).history
         cut = make(dropout=0.0).fit(PAIRS, batch_size=8, validation_split=1 / 3, verbose=0).history
