@@ -21,7 +21,7 @@ _Step = Literal["train", "test", "predict"]
 _BATCH_SIZE = 32
 # What Keras takes beside the data and has no meaning here, with the reason.
 _NO_TARGETS = "the positives are part of the data: fit([(anchor, positive), ...])"
-_NO_WEIGHTS = "a row is an anchor and everybody else's negative, so that no weight belongs to it alone"
+_NO_WEIGHTS = "a row is an anchor and a negative of all others, so that no weight belongs to it alone"
 _OBJECTIVE_IS_THE_LOSS = (
     "the loss is the model's objective, SimCSE(encoder, InfoNCE(temperature=0.05)): it compares the rows of a batch, "
     "which a loss of (y_true, y_pred) cannot"
