@@ -50,7 +50,7 @@ class EncoderConfig:
         for field in ("pooling", "head"):
             check_choice(field, getattr(self, field), _CHOICES[field])
         if self.max_length is not None:
-            _check_max_length(self.max_length)
+            check_max_length(self.max_length)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class TrainConfig:
             check_choice(field, getattr(self, field), valid)
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
             check_range(field, getattr(self, field), low=1)
-        _check_max_length(self.max_length)
+        check_max_length(self.max_length)
         for field in ("max_steps", "save_every"):
             if getattr(self, field) is not None:
                 check_range(field, getattr(self, field), low=1)
@@ -227,12 +227,14 @@ class TrainConfig:
             where: The file it came from, for the error message.
 
         Raises:
-            UserError: The text is not JSON, or has a field that this version does not know.
+            UserError: The text is not a JSON object, or has a field that this version does not know.
         """
         try:
             values: dict[str, Any] = json.loads(text)
         except json.JSONDecodeError as e:
             raise UserError(f"{where}:{e.lineno}: not JSON ({e.msg}). Is the run directory complete?") from e
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: expected a JSON object. Is it a run's configuration?")
         known = {f.name: f for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
@@ -245,7 +247,12 @@ class TrainConfig:
         return cls(**values)
 
 
-def _check_max_length(max_length: int) -> None:
+def check_max_length(max_length: int) -> None:
+    """Checks that a longest text, in tokens, leaves room for one beside [CLS] and [SEP].
+
+    Raises:
+        UserError: It does not.
+    """
     check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
 
 

@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
     """The command: streams texts through the model into arrays, which appear when they are complete."""
     config = cli.parse(EncodeConfig, arguments, prog=cli.prog("encode"), description=_DESCRIPTION)
     _check(config)
-    located = loading.locate(config.model)
+    load = loading.locate(config.model)
     partial = config.output.with_name(f".{config.output.name}.partial")
     before = _left(config, partial)
     about = _survey(config)
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> None:
 
     # TensorFlow is imported from here on; every complaint about flags and texts has been made.
     with cli.lean_imports():
-        model = located.load()
+        model = load()
     console = cli.console()
     fingerprint = tuple(tuple(row) for row in model.encode(probes.PROBES).tolist())
     about = replace(about, model=config.model, fingerprint=fingerprint)
@@ -185,7 +185,7 @@ def _about(path: Path) -> About:
     try:
         values = json.loads(path.read_text("utf-8"))
         return About(**{field.name: values[field.name] for field in fields(About)})
-    except (ValueError, KeyError) as e:
+    except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: was not written by this command ({e}). Start anew with --overwrite.") from e
 
 
@@ -215,7 +215,7 @@ def _complete(config: EncodeConfig, now: About) -> int:
         return about.dim
     try:
         rows, dim = np.load(config.output, mmap_mode="r").shape
-    except ValueError as e:
+    except (ValueError, EOFError) as e:  # EOFError: the file is empty
         raise UserError(
             f"--output {config.output}: not an array of embeddings ({e}). Replace it with --overwrite."
         ) from e

@@ -74,10 +74,10 @@ def main(arguments: list[str]) -> None:
             print(path)
         return
 
-    located = loading.locate(config.model, config.pooling)
+    load = loading.locate(config.model, config.pooling)
     chosen = suite.load(config.sts_dir, config.transfer_dir, config.tasks, tfds_dir=config.tfds_dir)
     with cli.lean_imports():
-        model = located.load()
+        model = load()
     judgement = suite.judge(model.encode, chosen, say=console.print)
     console.print(table(judgement))
     result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}

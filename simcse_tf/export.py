@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import tyro
 
 from simcse_tf import cli, quiet
-from simcse_tf.config import EncoderConfig, Pooling
+from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.served_ops import OLDEST, Target
@@ -43,8 +42,7 @@ def main(arguments: list[str]) -> None:
     config = cli.parse(ExportConfig, arguments, prog=cli.prog("export"), description=_DESCRIPTION)
     _check(config)
     origin = presets.locate(config.run)
-    changes = {k: v for k, v in (("pooling", config.pooling), ("max_length", config.max_length)) if v is not None}
-    encoder_config = dataclasses.replace(origin.config or EncoderConfig(head="none"), **changes)
+    encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length)
 
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
     with cli.lean_imports():

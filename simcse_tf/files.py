@@ -79,6 +79,18 @@ def read_json(path: Path) -> Any:
     raise UserError(f"{path}:{line}: not JSON ({reason}). Correct the file, or restore it from where it came from.")
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        UserError: As `read_json`, or it holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object. Correct the file, or restore it from where it came from.")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, indented, for people to read."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

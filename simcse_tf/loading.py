@@ -5,16 +5,14 @@ All of them give `encode(texts) -> vectors`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from simcse_tf import quiet
-from simcse_tf.config import EncoderConfig, Pooling
+from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.serving.versions import is_saved_model, version_directory
@@ -33,26 +31,16 @@ class Encodes(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Located:
-    """A model that was found and checked, but not loaded.
-
-    Attributes:
-        name: What the user called it.
-        load: Loads it; raises a `UserError` if it cannot be loaded.
-    """
-
-    name: str
-    load: Callable[[], Encodes]
-
-
-def locate(model: str, pooling: Pooling | None = None) -> Located:
+def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
     """Finds MODEL and checks it without importing TensorFlow.
 
     Args:
         model: A SavedModel directory, a run directory, a preset name, a Hugging Face directory, or the address of a
             model in TF Serving (`http://`, `https://`, `grpc://`).
         pooling: Pool in another way than the encoder was saved with; an exported model cannot.
+
+    Returns:
+        A function that loads it, or raises a `UserError` if it cannot be loaded.
 
     Raises:
         UserError: There is no such model, a file of it is damaged, or it cannot pool in another way.
@@ -72,11 +60,9 @@ def locate(model: str, pooling: Pooling | None = None) -> Located:
 
             return Client(where)
 
-        return Located(model, load_exported)
+        return load_exported
     origin = presets.locate(model)
-    config = origin.config or EncoderConfig(head="none")
-    if pooling is not None:
-        config = dataclasses.replace(config, pooling=pooling)
+    config = origin.encoder_config(pooling=pooling)
 
     def load_live() -> Encodes:
         quiet.import_tensorflow()
@@ -84,12 +70,12 @@ def locate(model: str, pooling: Pooling | None = None) -> Located:
 
         return load_encoder(origin, config)
 
-    return Located(model, load_live)
+    return load_live
 
 
 def load(model: str, pooling: Pooling | None = None) -> Encodes:
-    """Finds and loads MODEL: `locate(model, pooling).load()`."""
-    return locate(model, pooling).load()
+    """Finds and loads MODEL: `locate(model, pooling)()`."""
+    return locate(model, pooling)()
 
 
 def load_client(model: str | Path) -> Client:

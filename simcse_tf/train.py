@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
+from simcse_tf.report import report
 from simcse_tf.serving.versions import is_saved_model
 from simcse_tf.training.plan import Plan, plan
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if config.export_to is not None and not _exported(result, config.export_to):
         result["saved_model"] = _export(checked, console, config.export_to)
         checked.run.write_result(result)
-    if with_report and not (checked.run.path / "report.html").is_file():
+    if with_report and not Path(result.get("report", "")).is_file():
         result["report"] = _report(checked, console)
         checked.run.write_result(result)
     if config.report:  # a grid's runs have none, and nobody reads on there
@@ -105,21 +105,20 @@ def _export(checked: Plan, console: Console, to: Path) -> str:
 
 
 def _can_report(console: Console) -> bool:
-    """Whether what a report needs is installed; says so before the run where it is not, and the run goes on."""
-    missing = [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
-    if missing:
-        needs = "No report will be written: it needs matplotlib and scikit-learn."
-        console.print(f"{needs} Run: pip install 'simcse-tf[report]'", markup=False)
-    return not missing
+    """Whether what a report needs is installed; says before the run what is not, and the run goes on."""
+    try:
+        report.check_installed()
+    except UserError as e:
+        console.print(f"No report will be written: {e}", markup=False)
+        return False
+    return True
 
 
 def _report(checked: Plan, console: Console) -> str:
-    from simcse_tf.report.report import write_report
-
     with cli.phase(console, "writing the report, for which the first and the best encoder are compared"):
         with cli.lean_imports():
             quiet.import_tensorflow()
-        return str(write_report(checked.run.path)[0])
+        return str(report.write_report(checked.run.path)[0])
 
 
 def _next_steps(result: dict[str, Any]) -> Iterator[str]:

@@ -124,6 +124,8 @@ def test_an_unknown_field_of_a_saved_configuration_is_named():
         TrainConfig.from_json('{"temprature": 1}', where="run/config.json")
     with pytest.raises(UserError, match=r"config.json:1: not JSON"):
         TrainConfig.from_json("{")
+    with pytest.raises(UserError, match=r"run/config.json: expected a JSON object"):
+        TrainConfig.from_json("[1]", where="run/config.json")
 
 
 def test_did_you_mean_lists_everything_when_nothing_is_close():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse_tf import encode, export, loading
+from simcse_tf import encode, export
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import load_encoder
@@ -122,7 +122,7 @@ def run(tmp_path, monkeypatch):
     Path("in.txt").write_text("".join(f"{line}\n" for line in LINES), "utf-8")
 
     def run(*flags, model=None, lines=None, killed=False):
-        monkeypatch.setattr(encode.loading, "locate", lambda name: loading.Located(name, lambda: model or Stub()))
+        monkeypatch.setattr(encode.loading, "locate", lambda name: lambda: model or Stub())
         if lines is not None:
             Path("in.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         arguments = ["some/model", "--input", "in.txt", "--batch-size", "4", *flags]
@@ -237,6 +237,13 @@ def test_a_complete_output_is_found_complete(run, capsys, flags):
     assert f"is complete, {len(LINES)} x" in capsys.readouterr().out
     with pytest.raises(UserError, match="--resume: .*"):
         run(*flags, "--resume", lines=LINES[:12])
+
+
+@pytest.mark.parametrize("content", [b"", b"not an array"], ids=["empty", "text"])
+def test_a_file_that_is_not_an_array_is_not_taken_for_a_complete_output(run, content):
+    Path("x.npy").write_bytes(content)
+    with pytest.raises(UserError, match="x.npy: not an array of embeddings"):
+        run(*ONE, "--resume")
 
 
 def test_complete_shards_are_replaced_only_when_asked(run):

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from simcse_tf.errors import UserError
-from simcse_tf.files import point_to, read_json, whole_directory
+from simcse_tf.files import point_to, read_json, read_json_object, whole_directory
 
 
 def test_a_directory_appears_when_it_is_complete(tmp_path):
@@ -64,3 +64,12 @@ def test_json_is_read_with_and_without_a_byte_order_mark(tmp_path):
 def test_a_json_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json"):
         read_json(tmp_path / "gone.json")
+
+
+def test_json_that_is_not_an_object_is_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("[1]", "utf-8")
+    with pytest.raises(UserError, match=r"config\.json: expected a JSON object"):
+        read_json_object(path)
+    path.write_text('{"a": 1}', "utf-8")
+    assert read_json_object(path) == {"a": 1}

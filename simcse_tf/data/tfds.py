@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from simcse_tf import network
+from simcse_tf import network, quiet
 from simcse_tf.checks import require
 from simcse_tf.data.nli import CONTRADICTION, ENTAILMENT, triplets
 from simcse_tf.data.published import OFFLINE
@@ -93,6 +93,8 @@ def examples(
     """
     where = f"{PREFIX}{name}"
     check_installed(where)
+    # TFDS imports TensorFlow when it is first used.
+    quiet.import_tensorflow()
     import tensorflow_datasets as tfds
 
     directory = None if tfds_dir is None else Path(tfds_dir)

@@ -1,1 +1,1 @@
-"""The Gradio page: similarity to explore. `python -m demo`."""
+"""The Gradio page: similarity to explore. `python -m simcse_tf.demo`."""

@@ -1,4 +1,4 @@
-"""The page in a browser: `python -m demo`."""
+"""The page in a browser: `python -m simcse_tf.demo`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -14,7 +14,6 @@ from simcse_tf.demo.page import HERE, SLOW, Page, api_errors, page_errors
 from simcse_tf.demo.tsne import tsne
 from simcse_tf.errors import UserError
 
-Method = Literal["pca", "tsne"]
 _NEIGHBOURS = 10
 _NO_COLUMN = "clusters"
 

@@ -36,7 +36,7 @@ def sentence(text: object, what: str) -> str:
     """One sentence, whitespace at its ends removed.
 
     Raises:
-        UserError: It is empty, too long or no string.
+        UserError: It is empty, too long or not a string.
     """
     if text is not None and not isinstance(text, str):
         raise UserError(f"{what}: expected a string, not {type(text).__name__}.")
@@ -55,7 +55,7 @@ def sentences(text: object, what: str, *, least: int, most: int) -> list[str]:
     """The lines of a text, or a list of sentences; blank ones are left out.
 
     Raises:
-        UserError: Too few, too many, or one that is too long or no string.
+        UserError: Too few, too many, or one that is too long or not a string.
     """
     given = (text or "").splitlines() if isinstance(text, str | None) else text
     if not isinstance(given, list) or not all(isinstance(line, str) for line in given):

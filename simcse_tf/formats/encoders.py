@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import keras
@@ -67,10 +66,7 @@ class SentenceEncoder(Encoder):
             UserError: There is no such preset, or it cannot be loaded.
         """
         origin = presets.locate(preset)
-        given = {"pooling": pooling, "head": head, "max_length": max_length}
-        config = dataclasses.replace(
-            origin.config or EncoderConfig(head="none"), **{k: v for k, v in given.items() if v is not None}
-        )
+        config = origin.encoder_config(pooling=pooling, head=head, max_length=max_length)
         return load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
@@ -99,7 +95,7 @@ class SentenceEncoder(Encoder):
             UserError: Another format; the directory cannot be written; the exported model differs from this one.
         """
         if format != "tf_saved_model":
-            raise UserError(f"format '{format}': expected 'tf_saved_model'. Others: python -m simcse_tf.export --help")
+            raise UserError(f"format '{format}': expected 'tf_saved_model'. For others use python -m simcse_tf.export.")
         return savedmodel.export(self, Path(filepath), source=source)
 
 
@@ -144,7 +140,7 @@ def load_encoder(
     else:
         preset = origin.name if origin.directory is None else str(origin.directory.resolve())
         backbone, tokenizer = keras_hub.load(preset, dropout=dropout, dtype=dtype)
-    config = config or origin.config or EncoderConfig(head="none")
+    config = config or origin.encoder_config()
     encoder = SentenceEncoder(backbone, tokenizer, config.pooling, config.head, config.max_length)
     if encoder.head is not None:
         weights = _saved_head(origin)

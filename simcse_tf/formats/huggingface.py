@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.files import check_new, read_json, whole_directory, write_json
+from simcse_tf.files import check_new, read_json_object, whole_directory, write_json
 from simcse_tf.formats import card, families, safetensors, sentence_transformers
 from simcse_tf.formats.families import FAMILIES, TOKENIZER_FILES, Family
 
@@ -132,7 +132,7 @@ def _tokenizer(directory: Path, family: Family) -> Any:
     if family.tokenizer == "sentencepiece":
         return cls(proto=files[0])
     settings_file = directory / "tokenizer_config.json"
-    settings = read_json(settings_file) if settings_file.is_file() else {}
+    settings = read_json_object(settings_file) if settings_file.is_file() else {}
     lowercase = settings.get("do_lower_case", True)
     strip = settings.get("strip_accents")
     # In Hugging Face's tokenizer accents go when the case goes, unless strip_accents says otherwise.
@@ -143,10 +143,7 @@ def _config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
         raise UserError(f"{directory}: no config.json, so it is not a model directory.")
-    config = read_json(file)
-    if not isinstance(config, dict):
-        raise UserError(f"{file}: a JSON object was expected. Copy it again from the model's source.")
-    return config
+    return read_json_object(file)
 
 
 # ---- Both ----

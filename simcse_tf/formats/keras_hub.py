@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
-from simcse_tf.files import check_new, read_json, whole_directory
+from simcse_tf.files import check_new, read_json, read_json_object, whole_directory
 from simcse_tf.formats import card, encoder_json
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def _text_embedder_config(directory: Path) -> EncoderConfig | None:
     task, preprocessor = directory / "task.json", directory / "preprocessor.json"
     if not task.is_file():
         return None
-    about = read_json(task)
+    about = read_json_object(task)
     if not str(about.get("registered_name", "")).endswith("TextEmbedder"):
         return None
-    mode = str(about["config"].get("pooling_mode"))
+    mode = str(about.get("config", {}).get("pooling_mode"))
     if mode not in _POOLING:
         raise UserError(f"{task}: pooling by '{mode}' is not supported; supported: {', '.join(_POOLING)}.")
-    length = read_json(preprocessor).get("config", {}).get("sequence_length") if preprocessor.is_file() else None
-    return EncoderConfig(pooling=_POOLING[mode], head="none", max_length=length)
+    settings = read_json_object(preprocessor).get("config", {}) if preprocessor.is_file() else {}
+    return EncoderConfig(pooling=_POOLING[mode], head="none", max_length=settings.get("sequence_length"))

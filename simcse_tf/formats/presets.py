@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from simcse_tf import network, runs
 from simcse_tf.config import EncoderConfig
@@ -37,6 +38,11 @@ class Origin:
     # What the directory says of pooling, head and maximum length: an encoder saved by a run, a sentence-transformers
     # model, or a keras-hub text embedder.
     config: EncoderConfig | None = None
+
+    def encoder_config(self, **changes: Any) -> EncoderConfig:
+        """What it says of itself, else [CLS] without a head; with those changes that are not None."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return dataclasses.replace(self.config or EncoderConfig(head="none"), **given)
 
 
 def locate(name: str) -> Origin:

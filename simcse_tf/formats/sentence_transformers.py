@@ -9,7 +9,7 @@ import numpy as np
 
 from simcse_tf.config import EncoderConfig, Pooling
 from simcse_tf.errors import UserError
-from simcse_tf.files import read_json, write_json
+from simcse_tf.files import read_json, read_json_object, write_json
 from simcse_tf.formats import safetensors
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _modules(directory: Path) -> dict[str, Path]:
 
 def _check_head(file: Path) -> None:
     """Checks that a Dense module computes what SimCSE's head computes."""
-    dense = read_json(file)
+    dense = read_json_object(file)
     where = dense.get("module_input_name") or "sentence_embedding"
     if (
         dense.get("activation_function") != _TANH
@@ -153,7 +153,7 @@ def _check_head(file: Path) -> None:
 
 
 def _pooling(file: Path) -> Pooling:
-    settings = read_json(file)
+    settings = read_json_object(file)
     if "pooling_mode" in settings:
         modes = settings["pooling_mode"]
         modes = {modes} if isinstance(modes, str) else set(modes)
@@ -168,7 +168,7 @@ def _pooling(file: Path) -> Pooling:
 def _max_length(directory: Path) -> int | None:
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         if (directory / name).is_file():
-            length = read_json(directory / name).get(key)
+            length = read_json_object(directory / name).get(key)
             if length is not None and length < _NO_MAXIMUM:
                 return int(length)
     return None

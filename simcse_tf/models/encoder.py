@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from simcse_tf.checks import check_choice, check_range
-from simcse_tf.config import EncoderConfig, Head, Pooling
+from simcse_tf.config import EncoderConfig, Head, Pooling, check_max_length
 from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
@@ -53,8 +52,6 @@ class Encoder(keras.Model):
         name: str = "sentence_encoder",
     ):
         super().__init__(name=name)
-        check_choice("pooling", pooling, get_args(Pooling))
-        check_choice("head", head, get_args(Head))
         positions = backbone.max_sequence_length
         self.config = EncoderConfig(pooling, head, max_length)
         self.max_length = min(positions, 512) if max_length is None else max_length
@@ -245,6 +242,6 @@ def check_length(max_length: int, positions: int) -> None:
     Raises:
         UserError: It does not, or there are too few.
     """
-    check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
+    check_max_length(max_length)
     if max_length > positions:
         raise UserError(f"`max_length` {max_length}: this encoder has only {positions} positions.")

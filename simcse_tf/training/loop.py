@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
-import keras_hub
 import tensorflow as tf
 from rich.console import Console
 
-import simcse_tf
 from simcse_tf import runs
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import sts
+from simcse_tf.evaluation import sts, suite
+from simcse_tf.files import write_json
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
 from simcse_tf.training import callbacks, compute, fingerprint, replicas
@@ -102,7 +99,7 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
     if is_chief:
         run.check_data(config, data)
         progress = run.start(config, data)
-        write_versions(run.path / "versions.json")
+        write_json(run.path / "versions.json", suite.versions())
     step = agreed_step(workers, plan, data, progress.step)
     if step >= 0:
         run.load_state(callbacks.state_variables(model), step)
@@ -239,18 +236,6 @@ def optimizer(
     )
     # Keras would wrap it by itself only if the whole model, not just the backbone, were float16.
     return keras.optimizers.LossScaleOptimizer(adamw) if loss_scale else adamw
-
-
-def write_versions(path: Path) -> None:
-    """Writes down which versions a run's numbers come from."""
-    versions = {
-        "simcse_tf": simcse_tf.__version__,
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "keras_hub": keras_hub.__version__,
-    }
-    path.write_text(json.dumps(versions, indent=2) + "\n", "utf-8")
 
 
 @contextlib.contextmanager

@@ -5,15 +5,16 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-# What a dense layer adds, and what a LayerNorm multiplies by and adds.
-_WITHOUT_DECAY = ("bias", "gamma", "beta")
+# Names of variables: what a dense layer adds, and what a LayerNorm multiplies by and adds.
+_WITHOUT_DECAY = ("^bias$", "^gamma$", "^beta$")
 
 
 @keras.saving.register_keras_serializable(package="simcse_tf")
 class AdamW(keras.optimizers.Adam):
     """Keras' AdamW, with the same numbers and variables, but one kernel for each variable's update.
 
-    Weight decay leaves out biases and LayerNorm, as in the SimCSE paper's code and Hugging Face's trainer.
+    Weight decay leaves out biases and LayerNorm, as in the SimCSE paper's code and Hugging Face's trainer, unless
+    `exclude_from_weight_decay` says otherwise.
 
     Keras puts the update together from ten element-wise passes over weights, moments and gradients, most of them over
     an embedding table larger than the rest of the encoder.
@@ -31,11 +32,7 @@ class AdamW(keras.optimizers.Adam):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay or None, **kwargs)
         if self.amsgrad:
             raise ValueError("amsgrad=True: this AdamW has none. Use keras.optimizers.AdamW.")
-
-    def build(self, variables):
-        if not self.built:
-            self.exclude_from_weight_decay(var_list=[v for v in variables if v.name in _WITHOUT_DECAY])
-        super().build(variables)
+        self.exclude_from_weight_decay(var_names=_WITHOUT_DECAY)
 
     def update_step(self, gradient, variable, learning_rate):
         dtype = variable.dtype

@@ -17,7 +17,7 @@ _QUIET = 15
 class ProgressBar(StepCallback):
     """Shows step, loss, sentences per second and the time left; on a terminal as a bar, elsewhere a line now and then.
 
-    Put it first: what happens between its steps is evaluating and saving.
+    Put it before what evaluates and saves, whose time it then measures as the time between its steps.
 
     Args:
         start_step: Steps taken before.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from simcse_tf.checks import check_choice, check_range
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
 from simcse_tf.data import in_memory, pipeline
 from simcse_tf.errors import UserError
@@ -16,11 +17,12 @@ from simcse_tf.models.encoder import check_length
 from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
 
+_Step = Literal["train", "test", "predict"]
 # Rows of a list in a batch, as in Keras, where nothing is said.
 _BATCH_SIZE = 32
 # What Keras takes beside the data and has no meaning here, with the reason.
 _NO_TARGETS = "the positives are part of the data: fit([(anchor, positive), ...])"
-_NO_WEIGHTS = "a row is an anchor and everybody else's negative, so that no weight belongs to it alone"
+_NO_WEIGHTS = "a row is an anchor and a negative of all others, so that no weight belongs to it alone"
 _OBJECTIVE_IS_THE_LOSS = (
     "the loss is the model's objective, SimCSE(encoder, InfoNCE(temperature=0.05)): it compares the rows of a batch, "
     "which a loss of (y_true, y_pred) cannot"
@@ -63,7 +65,7 @@ class SimCSE(replicas.Model):
         name: The model's name.
 
     Raises:
-        UserError: `max_length` is below 3, or more than the encoder has positions for.
+        UserError: A value that cannot be, or `max_length` is more than the encoder has positions for.
     """
 
     def __init__(
@@ -77,14 +79,17 @@ class SimCSE(replicas.Model):
         name: str = "simcse",
     ):
         super().__init__(name=name)
+        check_choice("dropout_masks", dropout_masks, get_args(DropoutMasks))
+        if chunk_size is not None:
+            check_range("chunk_size", chunk_size, low=1)
         check_length(max_length, encoder.backbone.max_sequence_length)
         self.encoder = encoder
         self.objective = objective or InfoNCE()
         self.dropout_masks = dropout_masks
         self.chunk_size = chunk_size
         self.max_length = max_length
-        # Views of a row in the texts that the steps were traced for.
-        self._views: int | None = None
+        # Views of a row in the texts that each step was traced for.
+        self._train_views = self._test_views = self._predict_views = None
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "false_negatives")}
         self.built = True
 
@@ -205,8 +210,8 @@ class SimCSE(replicas.Model):
         if validation_split:
             x, validation_data = _split(x, validation_split, validation_data)
         if validation_data is not None:
-            validation_data = self._batches(validation_data, validation_batch_size or batch_size)
-        batches = self._batches(x, batch_size, shuffle=shuffle)
+            validation_data = self._batches("test", validation_data, validation_batch_size or batch_size)
+        batches = self._batches("train", x, batch_size, shuffle=shuffle)
         is_text = batches is not x
         if is_text and shuffle and not isinstance(x, tf.data.Dataset):
             # What is shuffled has no end.
@@ -231,7 +236,7 @@ class SimCSE(replicas.Model):
             UserError: Targets or weights are given, or a row is not like the others.
         """
         _refuse(y=y, sample_weight=sample_weight)
-        batches = self._batches(x, batch_size)
+        batches = self._batches("test", x, batch_size)
         return super().evaluate(batches, None, batch_size if batches is x else None, *args, **kwargs)
 
     def predict(self, x, batch_size=None, *args, **kwargs):
@@ -253,17 +258,17 @@ class SimCSE(replicas.Model):
             texts = None if rows is None else in_memory.batched(rows, batch_size or _BATCH_SIZE)
         if texts is None:
             return super().predict(x, batch_size, *args, **kwargs)
-        self._expect_views(texts.element_spec.shape[1])
+        self._expect_views("predict", texts.element_spec.shape[1])
         tokenizer, most = self.encoder.tokenizer, self.encoder.max_length
         batches = pipeline.tokenized(texts, tokenizer, max_length=most, pad=not self.pack)
         vectors = super().predict(batches, None, *args, **kwargs)
         return vectors[:, 0] if vectors.shape[1] == 1 else vectors
 
-    def _batches(self, x: Any, batch_size: int | None, *, shuffle: bool = False) -> Any:
+    def _batches(self, step: _Step, x: Any, batch_size: int | None, *, shuffle: bool = False) -> Any:
         """Texts as batches of token ids, each replica's rows where it wants them; anything else as it is."""
         if isinstance(x, tf.data.Dataset):
             texts = in_memory.string_batches(x)
-            return x if texts is None else self._tokenized(texts)
+            return x if texts is None else self._tokenized(step, texts)
         rows = in_memory.rows(x)
         if rows is None:
             return x
@@ -274,17 +279,20 @@ class SimCSE(replicas.Model):
         # Drawn from what keras.utils.set_random_seed seeds, so that all workers shuffle alike.
         seed = np.random.randint(2**31) if shuffle else None
         texts = in_memory.batched(rows, batch_size, drop_remainder=True, shuffle_seed=seed)
-        return replicas.distribute(self._tokenized(texts), batch_size, self.distribute_strategy)
+        return replicas.distribute(self._tokenized(step, texts), batch_size, self.distribute_strategy)
 
-    def _tokenized(self, texts: tf.data.Dataset) -> tf.data.Dataset:
-        self._expect_views(texts.element_spec.shape[1])
+    def _tokenized(self, step: _Step, texts: tf.data.Dataset) -> tf.data.Dataset:
+        self._expect_views(step, texts.element_spec.shape[1])
         return pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
 
-    def _expect_views(self, views: int) -> None:
-        """Traces the steps anew where the rows have another number of views: TensorFlow would make it a variable."""
-        if views != self._views:
-            self._views = views
-            self.train_function = self.test_function = self.predict_function = None
+    def _expect_views(self, step: _Step, views: int) -> None:
+        """Traces a step anew where its rows have another number of views: TensorFlow would make it a variable.
+
+        That step alone: a callback may predict while `fit` goes on.
+        """
+        if views != getattr(self, f"_{step}_views"):
+            setattr(self, f"_{step}_views", views)
+            setattr(self, f"{step}_function", None)
 
     def call(self, batch, training=False):
         """Encodes every view in one pass of the encoder: `(batch, views, length)` to `(batch, views, dim)` float32."""

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from simcse_tf import InfoNCE, SentenceEncoder, SimCSE, STSCallback, TripletMargin, bundled_pairs
+from simcse_tf.data import in_memory
 from simcse_tf.errors import UserError
 from tests.conftest import SENTENCES, WORDS
 
@@ -61,12 +62,20 @@ class TestTexts:
         model = make()
         assert model.evaluate(as_columns, verbose=0) == model.evaluate(as_rows, verbose=0)
 
-    def test_a_list_is_shuffled_anew_in_every_epoch_and_the_same_after_the_same_seed(self, make):
+    def test_a_list_is_shuffled_the_same_after_the_same_seed(self, make):
         def losses():
             return make(dropout=0.0).fit(PAIRS, batch_size=8, epochs=2, verbose=0).history["loss"]
 
         assert losses() == losses()
-        keras.utils.set_random_seed(1)
+
+    def test_a_list_is_shuffled_anew_in_every_epoch(self):
+        rows = in_memory.rows(SENTENCES)
+        batches = in_memory.batched(rows, len(rows), shuffle_seed=1).take(2)
+        orders = [batch[:, 0].tolist() for batch in batches.as_numpy_iterator()]
+        given = [text.encode() for text in SENTENCES]
+        assert sorted(orders[0]) == sorted(orders[1]) == sorted(given)
+        assert orders[0] != orders[1] != given
+        assert orders[0] != given
 
     def test_the_rest_that_fills_no_batch_is_left_out_unless_there_is_no_other(self, make):
         model = make()
@@ -89,6 +98,12 @@ class TestTexts:
             assert np.isfinite(model.fit(rows, batch_size=8, verbose=0).history["loss"]).all()
             assert np.isfinite(model.evaluate(rows, batch_size=8, verbose=0)).all()
             assert len(model.predict(rows, verbose=0)) == len(rows)
+
+    def test_a_callback_may_predict_other_texts_between_epochs(self, make):
+        model = make()
+        predict = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.predict(SENTENCES[:3], verbose=0))
+        history = model.fit(PAIRS, batch_size=8, epochs=2, verbose=0, callbacks=[predict]).history
+        assert np.isfinite(history["loss"]).all()
 
     def test_validation_data_and_split(self, make):
         given = make(dropout=0.0).fit(PAIRS[:16], batch_size=8, validation_data=PAIRS[16:], verbose=0).history
@@ -134,6 +149,12 @@ class TestRefusals:
                 SentenceEncoder.from_preset(str(tiny_preset), max_length=length)
         with pytest.raises(UserError, match="`max_length` 33"):
             SimCSE(make().encoder, max_length=33)
+
+    @pytest.mark.parametrize("setting", [{"dropout_masks": "equal"}, {"chunk_size": 0}])
+    def test_a_setting_that_cannot_be(self, make, setting):
+        ((name, value),) = setting.items()
+        with pytest.raises(UserError, match=f"`{name}` {value}"):
+            SimCSE(make().encoder, **setting)
 
 
 class TestXLA:

@@ -57,3 +57,13 @@ def test_weight_decay_leaves_out_biases_and_layer_norm_and_no_table(tiny_preset)
     assert decayed == {v.path: len(v.shape) > 1 and "bias" not in v.path for v in variables}
     assert any(decayed.values())
     assert not all(decayed.values())
+
+
+def test_what_a_caller_excludes_from_weight_decay_is_excluded():
+    optimizer = AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["table"])
+    table, kernel = (keras.Variable(np.ones(3, "float32"), name=name) for name in ("table", "kernel"))
+    optimizer.build([table, kernel])
+    optimizer.apply([tf.zeros(3), tf.zeros(3)], [table, kernel])
+    np.testing.assert_array_equal(table, np.ones(3))
+    assert np.max(kernel) < 1

@@ -1,5 +1,6 @@
 """The whole program on the tiny BERT: train, interrupt, resume, export. In this process, as `main` would run."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -131,6 +132,8 @@ def test_a_complete_run_is_exported_and_reported_where_that_is_missing(capsys, f
     assert [path.name for path in to.iterdir() if path.is_dir()] == ["1"]
     shutil.rmtree(to)
     monkeypatch.setattr("simcse_tf.report.report.write_report", lambda run: (run / "report.html", run / "report.json"))
+    # Of the run before its end: `evaluate RUN --report` writes one at any time.
+    (tmp_path / "run" / "report.html").write_text("too early", "utf-8")
     again = run(capsys, [*flags, "--export-to", str(to), "--report"])
     assert (to / "1" / "saved_model.pb").is_file()
     assert again == exported | {"report": str(tmp_path / "run" / "report.html")}
@@ -205,8 +208,8 @@ def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_f
 
 
 def test_without_the_extra_report_a_run_says_so_before_it_starts(monkeypatch, capsys, flags):
-    find_spec = train.importlib.util.find_spec
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda n: None if n == "matplotlib" else find_spec(n))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "matplotlib" else find_spec(n))
     heard = []
     monkeypatch.setattr(train, "_train", lambda *_: heard.append(capsys.readouterr().err))
     train.main([flag for flag in flags if flag != "--no-report"])
