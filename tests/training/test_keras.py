@@ -117,6 +117,7 @@ class TestTexts:
             ("a dog", ["single string"]),
             ([], ["empty"]),
             (["a dog", 3], ["row 1", "3"]),
+            ([float("nan"), "a dog"], ["row 0", "nan"]),
             (["a dog", ("a", "b")], ["row 1", "2 texts", "row 0 has 1"]),
             ([("a", "b"), ("a",)], ["row 1", "row 0 has 2"]),
             ((SENTENCES[:5], SENTENCES[5:10]), ["row 0", "5 texts", "zip"]),
@@ -182,6 +183,11 @@ class TestSaving:
         for one in (model, loaded):
             one.fit(PAIRS, batch_size=8, shuffle=False, verbose=0)
         np.testing.assert_array_equal(loaded.encoder.encode(SENTENCES), model.encoder.encode(SENTENCES))
+
+    def test_training_goes_on_with_the_presets_head(self, make, tmp_path, tiny_preset):
+        make(head="always").encoder.save_to_preset(tmp_path / "preset")
+        assert SimCSE.from_preset(str(tmp_path / "preset"), max_length=12).encoder.config.head == "always"
+        assert SimCSE.from_preset(str(tiny_preset), max_length=12).encoder.config.head == "train_only"
 
     def test_an_encoder_alone_as_keras_file_weights_and_preset(self, make, tmp_path, tiny_preset):
         encoder = make(head="always").encoder
