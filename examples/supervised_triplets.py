@@ -16,6 +16,7 @@ flags = parser.parse_args()
 
 triplets = list(open_source(flags.triplets).rows())[: 32 * flags.steps]
 # An encoder that averages and was trained without a head goes on without one.
+# With a hard negative in every row there is enough to learn at the paper's temperature.
 model = SimCSE.from_preset(flags.preset, pooling="avg", head="none", objective=InfoNCE(temperature=0.05))
 model.compile(optimizer=AdamW(2e-5, global_clipnorm=1.0))
 

@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
+# Valid names that a message lists.
+_MOST = 20
+
 
 class UserError(ValueError):
     """Something that the user can put right.
@@ -36,4 +39,5 @@ def did_you_mean(name: str, valid: Iterable[str], *, most: int = 3) -> str:
     close = difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.6)
     if close:
         return "Did you mean " + " or ".join(f"'{by_lower[c]}'" for c in close) + "?"
-    return "Valid: " + ", ".join(valid) + "."
+    more = f", and {len(valid) - _MOST} more" if len(valid) > _MOST + 1 else ""
+    return "Valid: " + ", ".join(valid[: _MOST if more else None]) + more + "."

@@ -45,18 +45,19 @@ def main(arguments: list[str]) -> None:
     encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length)
 
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
-    with cli.lean_imports():
-        quiet.import_tensorflow()
-        from simcse_tf.formats import huggingface, keras_hub, savedmodel
-        from simcse_tf.formats.encoders import load_encoder
+    with cli.phase(cli.console(), f"exporting {config.run}"):
+        with cli.lean_imports():
+            quiet.import_tensorflow()
+            from simcse_tf.formats import huggingface, keras_hub, savedmodel
+            from simcse_tf.formats.encoders import load_encoder
 
-    encoder = load_encoder(origin, encoder_config)
-    if config.format == "huggingface":
-        print(huggingface.export(encoder, config.to, source=config.run))
-    elif config.format == "keras-hub":
-        print(keras_hub.export(encoder, config.to, source=config.run))
-    else:
-        print(savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving))
+        encoder = load_encoder(origin, encoder_config)
+        if config.format == "savedmodel":
+            to = savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving)
+        else:
+            format = huggingface if config.format == "huggingface" else keras_hub
+            to = format.export(encoder, config.to, source=config.run)
+    print(to)
 
 
 def _check(config: ExportConfig) -> None:
@@ -65,6 +66,8 @@ def _check(config: ExportConfig) -> None:
             f"{config.run}: is an exported model already. Give the run or the preset that it was exported from."
         )
     cli.check_directory(config.to, "--to")
+    if config.format != "savedmodel" and config.target_serving != OLDEST:
+        raise UserError(f"--target-serving {config.target_serving}: only a SavedModel has one. Omit it.")
     if config.format != "savedmodel" and config.to.exists():
         raise UserError(f"--to {config.to}: exists. Delete it, or choose another directory.")
 

@@ -36,8 +36,9 @@ after SIGTERM (the state is saved, --resume continues) or when a worker is lost.
 def main(arguments: list[str]) -> None:
     """The command: checks, trains, exports, reports; with `resume` only what has not been done yet."""
     config = parse(arguments)
-    if config.export_to is not None:
-        cli.check_directory(config.export_to, "--export-to")
+    for flag, directory in (("--output-dir", config.output_dir), ("--export-to", config.export_to)):
+        if directory is not None:
+            cli.check_directory(directory, flag)
     checked = plan(config)
     console = cli.console()
     console.quiet = not checked.cluster.is_chief
@@ -79,8 +80,8 @@ def _train(checked: Plan, console: Console) -> dict[str, Any] | None:
     try:
         return loop.train(checked, console)
     except KeyboardInterrupt:
-        console.print(f"stopped. {to_continue}")
-        raise
+        console.print(f"interrupted. {to_continue}")
+        sys.exit(130)
     except loop.StoppedError as e:
         # Every worker says so, not only the one that shows progress.
         print(f"stopped: {e} {to_continue}", file=sys.stderr)
@@ -162,6 +163,8 @@ def parse(arguments: list[str]) -> TrainConfig:
     name = "quickstart"
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
+        if name not in RECIPES and Path(name).is_file():
+            raise UserError(f"'{name}' is a file, not a recipe. Did you mean --data {shlex.quote(name)}?")
     for argument in arguments:
         # What other trainers call it: --gradient-accumulation-steps, --accumulate-grad-batches, --grad-accum.
         if re.match(r"--(accumulat|grad(ient)?s?[-_]?accum)", argument):

@@ -30,7 +30,7 @@ def rows(texts: Any) -> np.ndarray | None:
             message names the row.
     """
     if isinstance(texts, str | bytes):
-        raise UserError(f"a single string is no data to train on: {texts!r:.60}. {_EXPECTED}")
+        raise UserError(f"a single string where a list was expected: {texts!r:.60}. {_EXPECTED}")
     if hasattr(texts, "__array__") and not isinstance(texts, np.ndarray):
         texts = np.asarray(texts)
     if isinstance(texts, np.ndarray):

@@ -41,6 +41,7 @@ class Source:
     Attributes:
         name: As given to `open_source`.
         views: Strings in a row: 1 (sentence), 2 (anchor, positive) or 3 (anchor, positive, hard negative).
+        columns: What the rows are read from, where the source has columns.
         needs_tensorflow: Reading imports TensorFlow.
         survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
     """
@@ -48,6 +49,7 @@ class Source:
     name: str
     views: int
     _read: Callable[[Reject], Rows]
+    columns: tuple[str, ...] = ()
     needs_tensorflow: bool = False
     survey: Callable[[], tuple[int, str] | None] | None = None
 
@@ -153,7 +155,7 @@ def open_source(spec: str, *, columns: tuple[str, ...] = (), tfds_dir: Path | No
         published = PUBLISHED[spec]
         kind = FORMATS[published.file.suffix]
         chosen = _choose(spec, published.columns, columns)
-        return Source(spec, len(chosen) or 1, lambda reject: kind.rows(fetch(spec), chosen, reject))
+        return Source(spec, len(chosen) or 1, lambda reject: kind.rows(fetch(spec), chosen, reject), chosen)
     if spec.startswith(tfds.PREFIX):
         _choose(spec, None, columns)
         views, read = tfds.find(spec, tfds_dir)
@@ -185,7 +187,7 @@ def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
     names = kind.columns(path) if kind.columns else None
     chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
     survey = partial(kind.survey, path) if kind.survey else None
-    return Source(spec, len(chosen) or 1, partial(kind.rows, path, chosen), survey=survey)
+    return Source(spec, len(chosen) or 1, partial(kind.rows, path, chosen), chosen, survey=survey)
 
 
 def _choose(

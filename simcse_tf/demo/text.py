@@ -86,15 +86,23 @@ def columns(path: str | Path) -> list[str]:
 
 
 def guess_column(path: str | Path, names: list[str]) -> str | None:
-    """The column with the longest text in the first rows, which is the text's more often than not."""
-    best, longest = None, 0
+    """The column with the longest text in the first rows, which is the text's more often than not.
+
+    Raises:
+        UserError: No column can be read; names the row.
+    """
+    best, longest, wrong = None, 0, None
     for name in names:
         try:
             length = sum(len(row[0]) for row in islice(rows(path, (name,)), _GUESS_ROWS))
-        except UserError:
+        except UserError as e:
+            # A column with an empty cell, say, is not the text's; a row that is wrong is wrong in all of them.
+            wrong = e
             continue
         if length > longest:
             best, longest = name, length
+    if best is None and wrong is not None:
+        raise wrong
     return best
 
 

@@ -66,6 +66,11 @@ def locate(name: str) -> Origin:
     if name in presets:
         _check_reachable(name, presets[name])
         return Origin(name, "keras_hub", None)
+    if path.is_file():
+        keras = " A Keras file is opened from Python: keras.saving.load_model, after `from simcse_tf import SimCSE`."
+        raise UserError(
+            f"{name}: is a file. Expected a directory, or a preset's name.{keras if path.suffix == '.keras' else ''}"
+        )
     if os.sep in name or name.startswith("."):
         raise UserError(f"{name}: no such directory. {_OFFLINE}")
     raise UserError(f"unknown preset '{name}'. {did_you_mean(name, [*presets, 'minilm'])} {_OFFLINE}")

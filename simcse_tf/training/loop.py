@@ -146,8 +146,9 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         report=config.report,
         console=console,
     )
+    columns = f" (columns {', '.join(plan.source.columns)})" if plan.source.columns else ""
     console.print(
-        f"training {plan.origin.name} on {config.data}: {steps} steps of {config.batch_size}, "
+        f"training {plan.origin.name} on {config.data}{columns}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), {dtype}, XLA {'on' if model.jit_compile else 'off'}, "
         f"run {run.path}"
     )

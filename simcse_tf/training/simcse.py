@@ -81,6 +81,8 @@ class SimCSE(replicas.Model):
         name: str = "simcse",
     ):
         super().__init__(name=name)
+        if objective is not None and not callable(objective):
+            raise UserError(f"`objective` {objective!r}: expected an objective, such as InfoNCE(temperature=0.1).")
         check_choice("dropout_masks", dropout_masks, get_args(DropoutMasks))
         if chunk_size is not None:
             check_range("chunk_size", chunk_size, low=1)
