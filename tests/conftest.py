@@ -254,3 +254,15 @@ def no_network(monkeypatch, closed_port):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)
+
+
+@pytest.fixture
+def no_determinism():
+    """Whatever an earlier run in this process enabled: with op determinism Keras switches XLA off."""
+    from tensorflow.python.framework import config
+
+    before = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if before:
+        config.enable_op_determinism()

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 # Names of variables: what a dense layer adds, and what a LayerNorm multiplies by and adds.
-_WITHOUT_DECAY = ("^bias$", "^gamma$", "^beta$")
+# Keras hands over its own variables ("gamma") or TensorFlow's ("encoder/layer_norm/gamma:0").
+_WITHOUT_DECAY = (r"(^|/)(bias|gamma|beta)(:\d+)?$",)
 
 
 @keras.saving.register_keras_serializable(package="simcse_tf")

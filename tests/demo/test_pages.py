@@ -302,7 +302,7 @@ def test_without_a_model_the_page_says_how_to_make_one_and_notices_it(browser, m
     try:
         page = browser.new_page()
         page.goto(demo.address)
-        page.get_by_text("make train").wait_for()
+        page.get_by_text("python -m simcse_tf.train").wait_for()
         playwright.expect(page.locator("#export-base")).to_be_visible()
         assert not page.locator("#compare-run").is_visible()
         shutil.copytree(models / "tiny", root / "mine")

@@ -151,5 +151,5 @@ class TestSaving:
 
 
 def test_more_tokens_than_positions_are_refused(tiny_origin):
-    with pytest.raises(UserError, match="maximum length 33: this encoder has only 32 positions"):
+    with pytest.raises(UserError, match="`max_length` 33: .*32 positions"):
         load_encoder(tiny_origin, EncoderConfig(max_length=33))

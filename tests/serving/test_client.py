@@ -268,4 +268,4 @@ class TestImports:
             "print(*sorted(m for m in sys.modules if m.startswith('simcse_tf.')))"
         )
         folders = {name.split(".")[1] for name in run(code, str(exported)).split()}
-        assert folders <= {"checks", "data", "errors", "files", "serving"}
+        assert folders <= {"checks", "data", "errors", "files", "quiet", "serving"}

@@ -159,7 +159,7 @@ class TestRefusals:
 
 
 class TestXLA:
-    def test_evaluate_predict_and_validation_run_compiled(self, make):
+    def test_evaluate_predict_and_validation_run_compiled(self, make, no_determinism):
         compiled, usual = make(jit_compile=True, dropout=0.0), make(dropout=0.0)
         kwargs = {"batch_size": 8, "verbose": 0}
         for model in (compiled, usual):

@@ -90,18 +90,6 @@ def test_stock_keras_callbacks_work(tiny_origin, sentences_file, tmp_path):
     assert len((tmp_path / "log.csv").read_text("utf-8").splitlines()) == 3
 
 
-@pytest.fixture
-def no_determinism():
-    """Whatever an earlier run in this process enabled: with op determinism Keras switches XLA off."""
-    from tensorflow.python.framework import config
-
-    before = config.is_op_determinism_enabled()
-    config.disable_op_determinism()
-    yield
-    if before:
-        config.enable_op_determinism()
-
-
 def test_xla_computes_the_same(tiny_origin, triplets_file, no_determinism):
     def losses(jit_compile):
         simcse = model(tiny_origin, head="train_only", jit_compile=jit_compile)
