@@ -26,19 +26,8 @@ class Encoder(keras.Model):
     `encode` takes texts. `call` takes `{token_ids, padding_mask}`, each `(n, length)` int, and returns `(n, dim)`
     float32, not scaled to unit length.
 
-    This is the function alone; `simcse_tf.formats.encoders.SentenceEncoder` can also read and write itself.
-
-    Args:
-        backbone: A keras-hub backbone of the BERT family.
-        tokenizer: The backbone's keras-hub tokenizer.
-        pooling: How token vectors become one vector; a key of `simcse_tf.models.pooling.POOLERS`.
-        head: SimCSE's MLP (dense layer, tanh) after pooling: `none`, `train_only` or `always`.
-        max_length: Longest text in tokens, [CLS] and [SEP] included; the rest is cut off. None: what the backbone has
-            positions for, at most 512.
-        name: The model's name.
-
-    Raises:
-        UserError: A value that cannot be, or `max_length` is more than the backbone has positions for.
+    This is the function alone. `simcse_tf.formats.encoders.SentenceEncoder` can also read and write itself; it has the
+    same arguments and raises the same errors.
     """
 
     def __init__(

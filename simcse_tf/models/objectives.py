@@ -7,6 +7,7 @@ batch is the caller's business, because only it knows the global batch.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -106,9 +107,10 @@ class Views(NamedTuple):
     text_ids: tf.Tensor
 
 
-class Objective:
+class Objective(abc.ABC):
     """A contrastive loss with its settings, which are the fields of a dataclass. Keras saves it with the model."""
 
+    @abc.abstractmethod
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
         """Compares this replica's anchors with the candidates of all.
 
@@ -120,7 +122,6 @@ class Objective:
         Returns:
             `(n,)` float32, a loss per anchor.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how it compares views")
 
     def get_config(self) -> dict[str, Any]:
         """The settings, from which `from_config` makes an equal objective."""
