@@ -42,8 +42,11 @@ def pairs():
 
 
 class TestTexts:
-    @pytest.mark.parametrize("rows", [SENTENCES[:24], PAIRS, TRIPLETS], ids=["sentences", "pairs", "triplets"])
-    @pytest.mark.parametrize("how", ["list", "array", "dataset"])
+    @pytest.mark.parametrize(
+        ("how", "rows"),
+        [("list", SENTENCES[:24]), ("dataset", SENTENCES[:24]), ("array", PAIRS), ("list", TRIPLETS)],
+        ids=["list of sentences", "data set of sentences", "array of pairs", "list of triplets"],
+    )
     def test_fit_learns_from_them(self, make, rows, how):
         model = make(TripletMargin() if rows is TRIPLETS else None)
         before = model.encoder.encode("a dog")
