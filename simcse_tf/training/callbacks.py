@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -187,6 +188,8 @@ class Checkpoints(StepCallback):
 
         def on_signal(number, frame):
             self._signalled = True
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"SIGTERM: stops after this step\n")
             signal.signal(signal.SIGTERM, before)
 
         before = signal.signal(signal.SIGTERM, on_signal)
