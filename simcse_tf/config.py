@@ -230,21 +230,31 @@ class TrainConfig:
             UserError: The text is not a JSON object, or has a field that this version does not know.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values = json.loads(text)
         except json.JSONDecodeError as e:
             raise UserError(f"{where}:{e.lineno}: not JSON ({e.msg}). Is the run directory complete?") from e
         if not isinstance(values, dict):
             raise UserError(f"{where}: expected a JSON object. Is it a run's configuration?")
+        return cls.from_dict(values, where=where)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, where: str) -> TrainConfig:
+        """As `from_json`, from what its text says.
+
+        Raises:
+            UserError: A field that this version does not know.
+        """
         known = {f.name: f for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
                 raise UserError(f"{where}: unknown field '{name}'. {did_you_mean(name, known)}")
+        typed = dict(values)
         for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
-        if "columns" in values:
-            values["columns"] = tuple(values["columns"])
-        return cls(**values)
+            if typed.get(name) is not None:
+                typed[name] = Path(typed[name])
+        if "columns" in typed:
+            typed["columns"] = tuple(typed["columns"])
+        return cls(**typed)
 
 
 def check_max_length(max_length: int) -> None:

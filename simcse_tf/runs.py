@@ -12,7 +12,7 @@ from typing import Any
 
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.files import read_json
+from simcse_tf.files import read_json, read_json_object
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,18 @@ def read(path: Path) -> Run:
         raise UserError(
             f"{path}: not a run directory (no config.json and checkpoints/ in it). Name one that training wrote."
         )
-    file = path / "config.json"
-    config = TrainConfig.from_json(json.dumps(read_json(file)), where=str(file))
     versions = path / "versions.json"
-    return Run(path, config, read_metrics(path), read_json(versions) if versions.is_file() else {})
+    return Run(path, read_config(path), read_metrics(path), read_json(versions) if versions.is_file() else {})
+
+
+def read_config(path: Path) -> TrainConfig:
+    """What a run was started with.
+
+    Raises:
+        UserError: The file cannot be read, or is not a configuration; names it.
+    """
+    file = path / "config.json"
+    return TrainConfig.from_dict(read_json_object(file), where=str(file))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

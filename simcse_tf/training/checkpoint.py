@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from simcse_tf import runs
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.files import point_to, read_json, whole_directory, write_whole
@@ -208,9 +209,8 @@ class RunDirectory:
                 _remove(other)
 
     def _check_resumable(self, config: TrainConfig) -> None:
-        before = TrainConfig.from_json(self._config.read_text("utf-8"), where=str(self._config))
         now = fixed_on_resume(config)
-        for name, old in fixed_on_resume(before).items():
+        for name, old in fixed_on_resume(runs.read_config(self.path)).items():
             new = now[name]
             if old != new:
                 raise UserError(
@@ -227,9 +227,8 @@ class RunDirectory:
             point_to(self.best, self._encoder(progress.best_step))
         self._prune(progress)
         if self._metrics.is_file():
-            lines = self._metrics.read_text("utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= progress.step]
-            write_whole(self._metrics, "".join(line + "\n" for line in kept))
+            kept = [line for line in runs.read_metrics(self.path) if line["step"] <= progress.step]
+            write_whole(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def fixed_on_resume(config: TrainConfig) -> dict[str, Any]:
