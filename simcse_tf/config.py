@@ -19,6 +19,8 @@ from simcse_tf.errors import UserError, did_you_mean
 Pooling = Literal["cls", "cls_before_pooler", "avg", "avg_top2", "avg_first_last"]
 Head = Literal["none", "train_only", "always"]
 HeadInit = Literal["random", "pooler"]
+# How an exported LiteRT model stores its weights.
+Quantize = Literal["none", "float16", "int8"]
 Loss = Literal["infonce", "triplet"]
 MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]

@@ -9,11 +9,12 @@ from typing import Literal
 import tyro
 
 from simcse_tf import cli, quiet
-from simcse_tf.config import Pooling
+from simcse_tf.checks import require
+from simcse_tf.config import Pooling, Quantize
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.served_ops import OLDEST, Target
-from simcse_tf.serving.versions import is_saved_model
+from simcse_tf.serving.exported import is_exported
 
 _DESCRIPTION = "Export an encoder as a SavedModel for TF Serving, or in the format of another library."
 
@@ -26,9 +27,11 @@ class ExportConfig:
     run: tyro.conf.Positional[str]
     # The model's directory, into which the next version is written; for the other formats a new directory.
     to: Path
-    # savedmodel: for TF Serving and the demo; huggingface: for transformers and sentence-transformers; keras-hub: a
-    # preset.
-    format: Literal["savedmodel", "huggingface", "keras-hub"] = "savedmodel"
+    # savedmodel: for TF Serving and the demo; litert: for processes without TensorFlow, a millisecond a sentence;
+    # huggingface: for transformers and sentence-transformers; keras-hub: a preset.
+    format: Literal["savedmodel", "litert", "huggingface", "keras-hub"] = "savedmodel"
+    # How a LiteRT model stores its weights: float32, float16 (half the size) or int8 (a quarter, and the fastest).
+    quantize: Quantize = "none"
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
     # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
@@ -48,12 +51,14 @@ def main(arguments: list[str]) -> None:
     with cli.phase(cli.console(), f"exporting {config.run}"):
         with cli.lean_imports():
             quiet.import_tensorflow()
-            from simcse_tf.formats import huggingface, keras_hub, savedmodel
+            from simcse_tf.formats import huggingface, keras_hub, litert, savedmodel
             from simcse_tf.formats.encoders import load_encoder
 
         encoder = load_encoder(origin, encoder_config)
         if config.format == "savedmodel":
             to = savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving)
+        elif config.format == "litert":
+            to = litert.export(encoder, config.to, source=config.run, quantize=config.quantize)
         else:
             format = huggingface if config.format == "huggingface" else keras_hub
             to = format.export(encoder, config.to, source=config.run)
@@ -61,15 +66,19 @@ def main(arguments: list[str]) -> None:
 
 
 def _check(config: ExportConfig) -> None:
-    if is_saved_model(Path(config.run)):
+    if is_exported(Path(config.run)):
         raise UserError(
             f"{config.run}: is an exported model already. Give the run or the preset that it was exported from."
         )
     cli.check_directory(config.to, "--to")
     if config.format != "savedmodel" and config.target_serving != OLDEST:
         raise UserError(f"--target-serving {config.target_serving}: only a SavedModel has one. Omit it.")
+    if config.format != "litert" and config.quantize != "none":
+        raise UserError(f"--quantize {config.quantize}: only --format litert has it. Omit it.")
     if config.format != "savedmodel" and config.to.exists():
         raise UserError(f"--to {config.to}: exists. Delete it, or choose another directory.")
+    if config.format == "litert":
+        require("ai_edge_litert", "litert", "--format litert needs ai-edge-litert")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""MODEL on a command line: a SavedModel, a run, a preset, a Hugging Face directory or a TF Serving address.
+"""MODEL on a command line: a SavedModel, a LiteRT directory, a run, a preset, a Hugging Face directory or a TF Serving address.
 
 All of them give `encode(texts) -> vectors`.
 """
@@ -15,7 +15,7 @@ from simcse_tf import quiet
 from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
-from simcse_tf.serving.versions import is_saved_model, version_directory
+from simcse_tf.serving.exported import is_exported, is_litert, version_directory
 
 if TYPE_CHECKING:
     from simcse_tf.serving.client import Client
@@ -35,7 +35,7 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
     """Finds MODEL and checks it without importing TensorFlow.
 
     Args:
-        model: A SavedModel directory, a run directory, a preset name, a Hugging Face directory, or the address of a
+        model: A SavedModel or LiteRT directory, a run directory, a preset name, a Hugging Face directory, or the address of a
             model in TF Serving (`http://`, `https://`, `grpc://`).
         pooling: Pool in another way than the encoder was saved with; an exported model cannot.
 
@@ -47,8 +47,8 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
     """
     path = Path(model)
     served = model.startswith(_ADDRESSES)
-    if served or (path.is_dir() and is_saved_model(path)):
-        where = model if served else version_directory(path)
+    if served or (path.is_dir() and is_exported(path)):
+        where = model if served or is_litert(path) else version_directory(path)
         if pooling is not None:
             raise UserError(
                 f"`pooling` {pooling}: {model} is an exported model, whose pooler is fixed. Omit `pooling`, or give "
@@ -82,7 +82,7 @@ def load_client(model: str | Path) -> Client:
     """Loads a sentence encoder, wherever it is: `simcse_tf.load`.
 
     Args:
-        model: A SavedModel directory, the address of a model in TF Serving (`http://host:8501/v1/models/NAME`,
+        model: A SavedModel or LiteRT directory, the address of a model in TF Serving (`http://host:8501/v1/models/NAME`,
             `grpc://host:8500/NAME`), a run directory, a preset name (`minilm`), a keras-hub preset directory or a
             Hugging Face directory.
 

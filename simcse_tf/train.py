@@ -19,7 +19,7 @@ from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig,
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.report import report
-from simcse_tf.serving.versions import is_saved_model
+from simcse_tf.serving.exported import is_saved_model
 from simcse_tf.training.plan import Plan, plan
 
 # The exit status after SIGTERM, once the state is saved: EX_TEMPFAIL, "try again later".

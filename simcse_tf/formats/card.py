@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 CARD_FILE = "README.md"
 _PACKAGES = ("tensorflow", "tensorflow-text", "keras", "keras-hub")
+LITERT_PACKAGES = ("tensorflow", "keras", "keras-hub", "ai-edge-litert", "tokenizers")
 # Licences of the weights that training may start from, as far as this package knows them.
 _LICENCES = {"minilm": ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2, Apache-2.0")}
 _NO_SCORES = "Not measured at export. `python -m simcse_tf.evaluate` measures it."
@@ -32,7 +34,16 @@ _RECIPE = (
 )
 
 
-def write(encoder: Encoder, directory: Path, *, name: str, source: str, library: str | None = None) -> None:
+def write(
+    encoder: Encoder,
+    directory: Path,
+    *,
+    name: str,
+    source: str,
+    library: str | None = None,
+    section: Sequence[str] = (),
+    packages: Sequence[str] = _PACKAGES,
+) -> None:
     """Writes `README.md` into an exported directory.
 
     Args:
@@ -43,6 +54,8 @@ def write(encoder: Encoder, directory: Path, *, name: str, source: str, library:
             empty if that is not known, as of an encoder that was trained from Python.
         library: The library that loads the directory, as Hugging Face's hub calls it; None if the hub has no name for
             it.
+        section: Lines on what only this format has.
+        packages: Those whose versions are listed.
     """
     run = runs.read(Path(source)) if source and runs.is_run(Path(source)) else None
     start = Path(run.config.preset if run else source).name
@@ -63,8 +76,9 @@ def write(encoder: Encoder, directory: Path, *, name: str, source: str, library:
         "",
         "## Encoder",
         "",
-        *_table("property", "value", _encoder_rows(encoder)),
+        *table("property", "value", _encoder_rows(encoder)),
         "",
+        *section,
         "## Recipe",
         "",
         *(_recipe(run.config) if run else [not_trained]),
@@ -75,7 +89,7 @@ def write(encoder: Encoder, directory: Path, *, name: str, source: str, library:
         "",
         "## Versions",
         "",
-        *_table("package", "version", _version_rows()),
+        *table("package", "version", _version_rows(packages)),
         "",
         "## Licence",
         "",
@@ -99,7 +113,7 @@ def _encoder_rows(encoder: Encoder) -> list[tuple[str, Any]]:
 
 def _recipe(config: TrainConfig) -> list[str]:
     values = [(name, getattr(config, name)) for name in _RECIPE]
-    return _table("field", "value", [(name, value) for name, value in values if value is not None])
+    return table("field", "value", [(name, value) for name, value in values if value is not None])
 
 
 def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
@@ -112,7 +126,7 @@ def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
     return [
         "On the development set, one seed:",
         "",
-        *_table(
+        *table(
             "encoder",
             "Spearman x 100",
             [
@@ -131,10 +145,10 @@ def _way(pooling: str, head: str, max_length: int) -> str:
     return f"pooling {name}, {'the head' if with_head else 'no head'} and at most {max_length} tokens"
 
 
-def _version_rows() -> list[tuple[str, Any]]:
-    return [("simcse_tf", __version__), *((p, importlib.metadata.version(p)) for p in _PACKAGES)]
+def _version_rows(packages: Sequence[str]) -> list[tuple[str, Any]]:
+    return [("simcse_tf", __version__), *((p, importlib.metadata.version(p)) for p in packages)]
 
 
-def _table(name: str, value: str, rows: list[tuple[str, Any]]) -> list[str]:
+def table(name: str, value: str, rows: list[tuple[str, Any]]) -> list[str]:
     """A table under two headings."""
     return [f"| {name} | {value} |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]

@@ -11,18 +11,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simcse_tf.data import sources
 from simcse_tf.data.tokenization import is_byte_level, tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
 from simcse_tf.formats import card, served_ops, server_files
+from simcse_tf.formats.check_texts import check_texts, plain_texts
 from simcse_tf.models.encoder import Encoder
 from simcse_tf.models.packed import Snapshot
-from simcse_tf.serving.versions import next_version
+from simcse_tf.serving.exported import next_version
 
 # Largest difference, number by number, between the exported and the live model.
 _TOLERANCE = 1e-5
-_ODD = ["", " ", "\U0001f600 caf\u00e9 na\u00efve \u65e5\u672c\u8a9e", "word " * 2000, "a\x00b"]
 
 
 def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.Target = served_ops.OLDEST) -> Path:
@@ -54,10 +53,9 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
         with whole_directory(version) as directory:
             _write(encoder, directory)
             served_ops.check(directory, target)
-            texts = _sentences(16)
-            server_files.write_warmup(directory, to.name, texts)
+            server_files.write_warmup(directory, to.name, plain_texts())
             card.write(encoder, directory, name=to.name, source=source)
-            _check(encoder, directory, texts + _ODD)
+            _check(encoder, directory, check_texts())
         server_files.write_configuration(to)
     except OSError as e:
         raise UserError(f"{version}: cannot be written ({e}). Choose another directory or free some space.") from e
@@ -117,8 +115,3 @@ def _check(encoder: Encoder, directory: Path, texts: list[str]) -> None:
             f"the exported model differs from the live one by {difference:.2e} (allowed: {_TOLERANCE:.0e}); it was not "
             "exported."
         )
-
-
-def _sentences(count: int) -> list[str]:
-    rows = sources.open_source("bundled").rows()
-    return [row[0] for row, _ in zip(rows, range(count), strict=False)]

@@ -15,6 +15,7 @@ from simcse_tf.checks import require
 from simcse_tf.data.strings import batches_by_length, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.serving import index
+from simcse_tf.serving.exported import is_litert
 from simcse_tf.serving.index import Index
 from simcse_tf.serving.probes import PROBES
 
@@ -33,7 +34,7 @@ class Backend(Protocol):
 
 
 class Client:
-    """A sentence encoder: a SavedModel on disk, or one that TF Serving serves; the same functions for both.
+    """A sentence encoder: an exported model on disk, or one that is served; the same functions for all.
 
     Any of:
 
@@ -44,8 +45,8 @@ class Client:
     Threads may share a client, except that `build_index` and `load_index` change what `search` searches.
 
     Args:
-        model: A SavedModel's directory (its newest version is taken), one version's directory, the address of a model
-            behind TF Serving's REST or gRPC port, or any other backend.
+        model: A SavedModel's directory (its newest version is taken), one version's directory, a LiteRT model's
+            directory, the address of a model behind TF Serving's REST or gRPC port, or any other backend.
         timeout: Seconds to wait for a server's answer before the request is sent again.
         retry_for: Seconds after which a request that gets no answer is given up; 5 at most until the server has
             answered once.
@@ -221,6 +222,10 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
             f"{model}: unknown kind of address '{scheme}://'. Expected http://host:8501/v1/models/NAME, "
             "grpc://host:8500/NAME or a directory."
         )
+    if is_litert(Path(model)):
+        from simcse_tf.serving.litert import LiteRTBackend
+
+        return LiteRTBackend(Path(model))
     from simcse_tf import quiet
     from simcse_tf.serving.disk import DiskBackend
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.serving.versions import version_directory
+from simcse_tf.serving.exported import version_directory
 
 
 class DiskBackend:

@@ -1,10 +1,29 @@
-"""Exported models on disk: `NAME/<version>/saved_model.pb`, as TF Serving lays them out. Standard library only."""
+"""Exported models on disk. Standard library only.
+
+A SavedModel is `NAME/<version>/saved_model.pb`, as TF Serving lays it out; a LiteRT model is one directory.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from simcse_tf.errors import UserError
+
+MODEL_FILE = "model.tflite"
+TOKENIZER_FILE = "tokenizer.json"
+ENCODER_FILE = "encoder.json"
+# The program that goes with every LiteRT model, and that runs it here.
+EMBEDDER = Path(__file__).with_name("embedder.py")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether `path` is an exported model of any format."""
+    return is_saved_model(path) or is_litert(path)
+
+
+def is_litert(path: Path) -> bool:
+    """Whether `path` is a LiteRT model, though a file may be missing."""
+    return any((path / name).is_file() for name in (MODEL_FILE, EMBEDDER.name))
 
 
 def is_saved_model(path: Path) -> bool:

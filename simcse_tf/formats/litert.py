@@ -1,0 +1,196 @@
+"""LiteRT: a directory that turns strings into vectors on servers without TensorFlow, phones and small computers."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy import stats
+
+from simcse_tf.checks import check_choice, require
+from simcse_tf.config import Quantize
+from simcse_tf.errors import UserError
+from simcse_tf.files import check_new, sha256, whole_directory, write_json
+from simcse_tf.formats import card
+from simcse_tf.formats.check_texts import check_texts
+from simcse_tf.formats.fast_tokenizers import fast_tokenizer
+from simcse_tf.models.encoder import Encoder
+from simcse_tf.models.objectives import unit
+from simcse_tf.serving.exported import EMBEDDER, ENCODER_FILE, MODEL_FILE, TOKENIZER_FILE
+
+# What a text's exported vector must have of the live one, as a cosine.
+_SMALLEST_COSINE: dict[Quantize, float] = {"none": 0.9999, "float16": 0.9999, "int8": 0.98}
+# How far apart the Spearman correlations of both with people's grades may be, in hundredths.
+_LARGEST_LOSS = 0.3
+# What a fresh process does with an exported directory; it fails if TensorFlow was needed for that.
+_RUN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from embedder import Embedder
+vectors = Embedder().encode(json.load(sys.stdin))
+assert not {"tensorflow", "keras"} & set(sys.modules)
+json.dump(vectors.astype(float).tolist(), sys.stdout)
+"""
+
+
+class Quality(NamedTuple):
+    """What an exported model is against the live one."""
+
+    # Of the cosines between both vectors of a text.
+    smallest_cosine: float
+    # Of the bundled pairs, times 100.
+    spearman: float
+    live_spearman: float
+
+
+def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Quantize = "none") -> Path:
+    """Writes a directory that turns strings into vectors with `numpy`, `tokenizers` and `ai-edge-litert` alone.
+
+    It has `model.tflite`, `tokenizer.json`, `encoder.json`, a model card, and `embedder.py`, which is all the program
+    that is needed to use them. The directory appears only after a fresh process without TensorFlow got the live
+    encoder's embeddings from it: for 21 texts a cosine of at least 0.9999 (`int8`: 0.98), for the bundled pairs a
+    Spearman correlation within 0.3 hundredths.
+
+    Args:
+        encoder: The encoder.
+        directory: Must not exist.
+        source: Where the encoder comes from, for the model card.
+        quantize: How weights are stored and multiplied: `none`, float32; `float16`, half the size, multiplied in
+            float32; `int8`, a quarter of the size, multiplied in 8 bits, with one scale per row of a matrix.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: The directory exists or cannot be written; ai-edge-litert is missing; the tokenizer has no
+            counterpart outside of TensorFlow; the exported model differs from the live one.
+    """
+    check_new(directory)
+    check_choice("quantize", quantize, get_args(Quantize))
+    require("ai_edge_litert", "litert", "a LiteRT model is checked with ai-edge-litert")
+    tokenizer = fast_tokenizer(encoder.tokenizer, max_length=encoder.max_length)
+    with whole_directory(directory) as new:
+        (new / MODEL_FILE).write_bytes(convert(encoder, quantize))
+        tokenizer.save(str(new / TOKENIZER_FILE))
+        shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
+        checksums = {name: sha256(new / name) for name in (MODEL_FILE, TOKENIZER_FILE)}
+        about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **dataclasses.asdict(encoder.config)}
+        write_json(new / ENCODER_FILE, about | {"max_length": encoder.max_length, "sha256": checksums})
+        quality = _check(encoder, new, quantize)
+        section = _card_section(new, quantize, quality)
+        card.write(encoder, new, name=directory.name, source=source, section=section, packages=card.LITERT_PACKAGES)
+    return directory
+
+
+def convert(encoder: Encoder, quantize: Quantize) -> bytes:
+    """The encoder as a LiteRT model: `ids`, `mask` int32 `[1, length]` to `embedding` float32 `[1, dim]`, unit length.
+
+    The length is dynamic, the batch is not: one interpreter per core is faster than a batch, which is padded.
+    """
+
+    def serve(ids, mask):
+        vectors = encoder({"token_ids": ids, "padding_mask": mask}, training=False, pack=False)
+        return {"embedding": unit(vectors)}
+
+    return _convert(encoder, serve, ("ids", "mask"), quantize)
+
+
+def _convert(encoder: Encoder, serve: Any, inputs: tuple[str, ...], quantize: Quantize) -> bytes:
+    # ExportArchive, because TFLiteConverter.from_concrete_functions writes a Keras 3 model without its weights.
+    archive = keras.export.ExportArchive()
+    archive.track(encoder.backbone)
+    if encoder.head is not None:
+        archive.track(encoder.head)
+    specs = [tf.TensorSpec([1, None], tf.int32, name=name) for name in inputs]
+    archive.add_endpoint("serving_default", serve, input_signature=specs)
+    with tempfile.TemporaryDirectory(prefix="simcse_tf_") as saved:
+        archive.write_out(saved, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+        if quantize != "none":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
+
+
+def _check(encoder: Encoder, directory: Path, quantize: Quantize) -> Quality:
+    texts, (gold, a, b) = check_texts(), _bundled_pairs()
+    everything = [*texts, *a, *b]
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, str(directory)],
+        input=json.dumps(everything),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise UserError(f"the exported model does not run in a process without TensorFlow:\n{done.stderr[-2000:]}")
+    exported, live = np.array(json.loads(done.stdout)), encoder.encode(everything)
+    cosines = np.sum(exported[: len(texts)] * live[: len(texts)], axis=1)
+
+    def spearman(vectors: np.ndarray) -> float:
+        a_and_b = vectors[len(texts) :].reshape(2, len(gold), -1)
+        correlation: Any = stats.spearmanr(np.sum(a_and_b[0] * a_and_b[1], axis=1), gold)
+        return float(correlation.statistic) * 100
+
+    quality = Quality(float(cosines.min()), spearman(exported), spearman(live))
+    loss = abs(quality.spearman - quality.live_spearman)
+    smallest = _SMALLEST_COSINE[quantize]
+    # Written so that a NaN fails.
+    if not (quality.smallest_cosine >= smallest and loss <= _LARGEST_LOSS):
+        finer = "" if quantize == "none" else " Store the weights in a finer format: `quantize` none."
+        raise UserError(
+            f"the exported model differs from the live one: a cosine of {quality.smallest_cosine:.4f} between both "
+            f"vectors of a text (allowed: {smallest}), and a Spearman correlation of {quality.spearman:.2f} instead of "
+            f"{quality.live_spearman:.2f} (allowed: {_LARGEST_LOSS} from it). It was not exported.{finer}"
+        )
+    return quality
+
+
+def _bundled_pairs() -> tuple[list[float], list[str], list[str]]:
+    """Grades, first and second sentences."""
+    text = (resources.files("simcse_tf.data.corpora") / "pairs.tsv").read_text("utf-8")
+    rows = list(csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    gold = [float(row["score"]) for row in rows]
+    return gold, [row["sentence1"] for row in rows], [row["sentence2"] for row in rows]
+
+
+def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list[str]:
+    megabytes = {name: (directory / name).stat().st_size / 1e6 for name in (MODEL_FILE, TOKENIZER_FILE)}
+    stored = {"none": "float32", "float16": "float16", "int8": "int8, one scale per row"}[quantize]
+    return [
+        "## Use",
+        "",
+        "    pip install ai-edge-litert tokenizers numpy",
+        "",
+        "    from embedder import Embedder",
+        '    Embedder().encode(["Text in, unit vector out."])',
+        "",
+        "TensorFlow is not needed. `simcse_tf` takes this directory wherever it takes a model.",
+        "",
+        "## Files",
+        "",
+        *card.table(
+            "property",
+            "value",
+            [
+                ("weights", stored),
+                *((f"`{name}`", f"{size:.1f} MB") for name, size in megabytes.items()),
+                ("Spearman x 100 on the bundled pairs, before export", f"{quality.live_spearman:.2f}"),
+                ("the same, of this directory", f"{quality.spearman:.2f}"),
+                ("smallest cosine to the encoder before export, 21 texts", f"{quality.smallest_cosine:.4f}"),
+            ],
+        ),
+        "",
+    ]

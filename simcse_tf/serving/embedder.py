@@ -1,0 +1,173 @@
+"""Texts in, unit vectors out: a sentence encoder in LiteRT's format, without TensorFlow.
+
+This file needs nothing but `numpy`, `tokenizers` and `ai-edge-litert`, and reads `model.tflite`, `tokenizer.json` and
+`encoder.json` beside it:
+
+    from embedder import Embedder
+
+    Embedder().encode(["Text in, unit vector out."])  # (1, dim) float32
+
+As a command it makes one JSON array of every line: `python embedder.py < sentences.txt > vectors.jsonl`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from tokenizers import Tokenizer
+
+# Texts that a thread encodes in one go: enough to make nothing of the hand-over, few enough that all threads end
+# together.
+_MOST_AT_ONCE = 16
+
+
+class Embedder:
+    """A sentence encoder. Threads may share it.
+
+    Args:
+        directory: Where the files are; by default where this one is.
+        threads: Most texts that are encoded at the same time; by default one per processor core. Each thread has its
+            own copy of the weights from its first text on.
+
+    Raises:
+        ValueError: A file is missing or damaged, or the files are not of the same model.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None, *, threads: int | None = None):
+        self.directory = Path(__file__).parent if directory is None else Path(directory)
+        about = _read(self.directory)
+        self.dim = int(about["dim"])
+        try:
+            self._tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        except Exception as e:  # the library raises no other class
+            raise ValueError(
+                f"{self.directory / 'tokenizer.json'}: cannot be read ({e}). Export the model again."
+            ) from e
+        self._threads = threads or _cores()
+        self._pool = ThreadPoolExecutor(self._threads)
+        # An interpreter, or None for one that has not been made yet; the last one used is the first to be used again.
+        self._idle: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
+        for _ in range(self._threads - 1):
+            self._idle.put(None)
+        self._idle.put(_Interpreter(self.directory / "model.tflite"))
+
+    def encode(self, texts: str | Sequence[str]) -> np.ndarray:
+        """Encodes texts; what a text becomes does not depend on the others.
+
+        Args:
+            texts: One text, or any number of them.
+
+        Returns:
+            `(len(texts), dim)` float32 of unit length; `(dim,)` for a single text.
+        """
+        if isinstance(texts, str):
+            return self.encode([texts])[0]
+        ids = self.token_ids(texts)
+        vectors = np.empty((len(ids), self.dim), "float32")
+        # In order of length: an interpreter prepares itself anew for every length.
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        size = min(_MOST_AT_ONCE, -(-len(ids) // self._threads)) or 1
+
+        def encode_rows(rows: list[int]) -> None:
+            with self._interpreter() as interpreter:
+                for i in rows:
+                    vectors[i] = interpreter(ids[i])
+
+        blocks = [order[start : start + size] for start in range(0, len(ids), size)]
+        if len(blocks) == 1:
+            encode_rows(blocks[0])
+        else:
+            for _ in self._pool.map(encode_rows, blocks):
+                pass
+        return vectors
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text as the model sees them, special tokens included, cut off at its longest."""
+        # A lone surrogate is a character that UTF-8 has no bytes for.
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+
+    @contextmanager
+    def _interpreter(self) -> Iterator[_Interpreter]:
+        interpreter = self._idle.get()
+        try:
+            if interpreter is None:
+                interpreter = _Interpreter(self.directory / "model.tflite")
+            yield interpreter
+        finally:
+            self._idle.put(interpreter)
+
+
+class _Interpreter:
+    """The model for one text at a time, and one thread: another thread inside it makes it no faster."""
+
+    def __init__(self, path: Path):
+        try:
+            self._model = Interpreter(str(path), num_threads=1)
+            signature = self._model.get_signature_runner("serving_default")
+            self._ids, self._mask = (signature.get_input_details()[name]["index"] for name in ("ids", "mask"))
+            self._embedding = signature.get_output_details()["embedding"]["index"]
+        except (ValueError, RuntimeError, KeyError) as e:
+            raise ValueError(f"{path}: cannot be loaded ({e}). Export the model again.") from e
+        self._length = 0
+
+    def __call__(self, ids: list[int]) -> np.ndarray:
+        """`(dim,)` float32 of unit length."""
+        if len(ids) != self._length:
+            for tensor in (self._ids, self._mask):
+                self._model.resize_tensor_input(tensor, [1, len(ids)])
+            self._model.allocate_tensors()
+            self._model.set_tensor(self._mask, np.ones((1, len(ids)), "int32"))
+            self._length = len(ids)
+        self._model.set_tensor(self._ids, np.array([ids], "int32"))
+        self._model.invoke()
+        return self._model.get_tensor(self._embedding)[0]
+
+
+def _read(directory: Path) -> dict:
+    """`encoder.json`, after the files that it names were compared with their checksums."""
+    file = directory / "encoder.json"
+    try:
+        about = json.loads(file.read_text("utf-8"))
+        checksums = dict(about["sha256"])
+        int(about["dim"])
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file. Copy the whole directory of the exported model.") from None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{file}: cannot be read ({type(e).__name__}: {e}). Copy the directory again.") from e
+    for name, expected in checksums.items():
+        if not (directory / name).is_file():
+            raise ValueError(f"{directory / name}: no such file. Copy the whole directory of the exported model.")
+        if hashlib.sha256((directory / name).read_bytes()).hexdigest() != expected:
+            raise ValueError(
+                f"{directory / name}: is not the file that was exported with this model: it was damaged, or is another "
+                "model's. Copy the directory again."
+            )
+    return about
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _main() -> None:
+    embedder = Embedder()
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+    while lines := [line.rstrip("\n") for _, line in zip(range(1024), sys.stdin, strict=False)]:
+        for vector in embedder.encode(lines):
+            print(json.dumps([round(float(x), 7) for x in vector]))
+
+
+if __name__ == "__main__":
+    _main()

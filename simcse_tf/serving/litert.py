@@ -1,0 +1,35 @@
+"""A model in LiteRT's format, run in this process. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from simcse_tf.checks import require
+from simcse_tf.errors import UserError
+
+
+class LiteRTBackend:
+    """An encoder in LiteRT's format: one interpreter per core, each made when it is first needed.
+
+    Args:
+        directory: The exported directory.
+
+    Raises:
+        UserError: ai-edge-litert is missing, or so is a file, or one is damaged or of another model.
+    """
+
+    def __init__(self, directory: Path):
+        require("ai_edge_litert", "litert", f"{directory}: a LiteRT model needs ai-edge-litert")
+        from simcse_tf.serving.embedder import Embedder
+
+        self.name = str(directory)
+        try:
+            self._embedder = Embedder(directory)
+        except ValueError as e:
+            raise UserError(str(e)) from e
+
+    def encode_batch(self, texts: list[str]) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length."""
+        return self._embedder.encode(texts)
