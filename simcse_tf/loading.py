@@ -1,4 +1,4 @@
-"""MODEL on a command line: a SavedModel, a LiteRT directory, a run, a preset, a Hugging Face directory or a TF Serving address.
+"""MODEL on a command line: an exported model, a run, a preset, a Hugging Face directory or a server's address.
 
 All of them give `encode(texts) -> vectors`.
 """
@@ -35,8 +35,8 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
     """Finds MODEL and checks it without importing TensorFlow.
 
     Args:
-        model: A SavedModel or LiteRT directory, a run directory, a preset name, a Hugging Face directory, or the address of a
-            model in TF Serving (`http://`, `https://`, `grpc://`).
+        model: A SavedModel or LiteRT directory, a run directory, a preset name, a Hugging Face directory, or the
+            address of a model in TF Serving (`http://`, `https://`, `grpc://`).
         pooling: Pool in another way than the encoder was saved with; an exported model cannot.
 
     Returns:
@@ -82,7 +82,7 @@ def load_client(model: str | Path) -> Client:
     """Loads a sentence encoder, wherever it is: `simcse_tf.load`.
 
     Args:
-        model: A SavedModel or LiteRT directory, the address of a model in TF Serving (`http://host:8501/v1/models/NAME`,
+        model: A SavedModel or LiteRT directory, the address of a served model (`http://host:8501/v1/models/NAME`,
             `grpc://host:8500/NAME`), a run directory, a preset name (`minilm`), a keras-hub preset directory or a
             Hugging Face directory.
 

@@ -17,6 +17,8 @@ import json
 import os
 import queue
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -113,7 +115,9 @@ class _Interpreter:
 
     def __init__(self, path: Path):
         try:
-            self._model = Interpreter(str(path), num_threads=1)
+            with _without_news():
+                self._model = Interpreter(str(path), num_threads=1)
+                self._model.allocate_tensors()
             signature = self._model.get_signature_runner("serving_default")
             self._ids, self._mask = (signature.get_input_details()[name]["index"] for name in ("ids", "mask"))
             self._embedding = signature.get_output_details()["embedding"]["index"]
@@ -132,6 +136,30 @@ class _Interpreter:
         self._model.set_tensor(self._ids, np.array([ids], "int32"))
         self._model.invoke()
         return self._model.get_tensor(self._embedding)[0]
+
+
+_stderr = threading.Lock()
+
+
+@contextmanager
+def _without_news() -> Iterator[None]:
+    """Leaves out of standard error what LiteRT says of every interpreter at level INFO, and nothing else."""
+    with _stderr, tempfile.TemporaryFile() as written:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # there is none to write to
+            yield
+            return
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
 
 
 def _read(directory: Path) -> dict:
@@ -162,7 +190,10 @@ def _cores() -> int:
 
 
 def _main() -> None:
-    embedder = Embedder()
+    try:
+        embedder = Embedder()
+    except ValueError as e:
+        sys.exit(str(e))
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     while lines := [line.rstrip("\n") for _, line in zip(range(1024), sys.stdin, strict=False)]:
         for vector in embedder.encode(lines):
