@@ -14,7 +14,6 @@ from simcse_tf.config import Pooling, Quantize
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.served_ops import OLDEST, Target
-from simcse_tf.serving.exported import is_exported
 
 _DESCRIPTION = "Export an encoder as a SavedModel for TF Serving, or in the format of another library."
 
@@ -66,10 +65,6 @@ def main(arguments: list[str]) -> None:
 
 
 def _check(config: ExportConfig) -> None:
-    if is_exported(Path(config.run)):
-        raise UserError(
-            f"{config.run}: is an exported model already. Give the run or the preset that it was exported from."
-        )
     cli.check_directory(config.to, "--to")
     if config.format != "savedmodel" and config.target_serving != OLDEST:
         raise UserError(f"--target-serving {config.target_serving}: only a SavedModel has one. Omit it.")

@@ -187,6 +187,17 @@ def exported(tiny_origin, tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def litert(tiny_origin, tmp_path_factory) -> Path:
+    """The same tiny BERT as a LiteRT directory, in float32."""
+    from simcse_tf.config import EncoderConfig
+    from simcse_tf.formats import litert
+    from simcse_tf.formats.encoders import load_encoder
+
+    encoder = load_encoder(tiny_origin, EncoderConfig("avg", "none"))
+    return litert.export(encoder, tmp_path_factory.mktemp("litert") / "tiny")
+
+
 @pytest.fixture
 def web(monkeypatch):
     """A web server on this machine; `pages` maps a path to `(bytes sent, Content-Length)`, `requests` lists paths.

@@ -18,7 +18,10 @@ from simcse_tf.errors import UserError
         (["{preset}", "--to", "directory", "--format", "huggingface"], "--to directory: exists"),
         (["{preset}", "--to", "directory", "--format", "keras-hub"], "--to directory: exists"),
         (["{preset}", "--to", "x", "--max-length", "2"], "`max_length` 2: must be at least 3"),
+        (["{preset}", "--to", "directory", "--format", "litert"], "--to directory: exists"),
+        (["{preset}", "--to", "x", "--quantize", "int8"], "--quantize int8: only --format litert has it"),
         (["saved", "--to", "x"], "saved: is an exported model already"),
+        (["lite", "--to", "x"], "lite: is an exported model already"),
     ],
 )
 def test_what_cannot_be_is_said_before_tensorflow_is_imported(tiny_preset, tmp_path, monkeypatch, flags, message):
@@ -27,6 +30,9 @@ def test_what_cannot_be_is_said_before_tensorflow_is_imported(tiny_preset, tmp_p
     (tmp_path / "directory").mkdir()
     (tmp_path / "saved" / "1").mkdir(parents=True)
     (tmp_path / "saved" / "1" / "saved_model.pb").write_bytes(b"")
+
+    (tmp_path / "lite").mkdir()
+    (tmp_path / "lite" / "model.tflite").write_bytes(b"")
 
     def imported():
         raise AssertionError("TensorFlow was imported")

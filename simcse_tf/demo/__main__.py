@@ -20,7 +20,7 @@ _MAX_UPLOAD = "50mb"
 class DemoConfig:
     """Flags of the command."""
 
-    # Where exported models are, NAME/<version>/; need not exist yet.
+    # Where exported models are: SavedModels, NAME/<version>/, and LiteRT directories, NAME/. Need not exist yet.
     models: Path = Path("saved_models")
     # Addresses of models in TF Serving, such as http://localhost:8501/v1/models/quickstart.
     served: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     if not 1 <= config.port <= 65535:
         raise UserError(f"--port {config.port}: expected 1 to 65535.")
     if config.models.exists() and not config.models.is_dir():
-        raise UserError(f"--models {config.models}: not a directory. Expected one that holds NAME/<version>/.")
+        raise UserError(f"--models {config.models}: not a directory. Expected one that holds exported models.")
     for address in config.served:
         if not address.startswith(("http://", "https://", "grpc://")):
             raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from simcse_tf.demo.models import Registry
 from simcse_tf.errors import UserError
+from simcse_tf.serving.exported import model_file
 
 _CARD = "README.md"
 
@@ -23,7 +24,10 @@ def card(registry: Registry, key: str | None) -> str:
     directory = registry.directory(key)
     if directory is None:
         return f"# {key}\n\nServed by TF Serving; its card is with the files there."
-    version = f"Version {directory.name} of `{directory.parent.name}`, written {_written(directory)}."
+    written = f"written {_written(directory)}."
+    version = (
+        f"Version {directory.name} of `{directory.parent.name}`, {written}" if "/" in key else f"`{key}`, {written}"
+    )
     try:
         found = (directory / _CARD).read_text("utf-8")
     except FileNotFoundError:
@@ -36,5 +40,5 @@ def card(registry: Registry, key: str | None) -> str:
 
 
 def _written(directory: Path) -> str:
-    stamp = (directory / "saved_model.pb").stat().st_mtime
+    stamp = (model_file(directory) or directory).stat().st_mtime
     return datetime.fromtimestamp(stamp, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

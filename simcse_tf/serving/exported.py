@@ -31,6 +31,11 @@ def is_saved_model(path: Path) -> bool:
     return (path / "saved_model.pb").is_file() or latest_version(path) is not None
 
 
+def model_file(directory: Path) -> Path | None:
+    """The file with the graph of the version or the LiteRT model in a directory; None if there is none."""
+    return next((directory / name for name in ("saved_model.pb", MODEL_FILE) if (directory / name).is_file()), None)
+
+
 def latest_version(model: Path) -> int | None:
     """The highest numbered version under a model's directory; None if there is none."""
     versions = [int(p.name) for p in model.glob("*") if p.name.isdecimal() and (p / "saved_model.pb").is_file()]

@@ -134,9 +134,9 @@ class SimCSE(replicas.Model):
         encoder = load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
         return cls(encoder, objective, dropout_masks, chunk_size, max_length)
 
-    def export(self, filepath, format="tf_saved_model", *, source=""):
+    def export(self, filepath, format="tf_saved_model", **kwargs):
         """Exports the encoder; see `SentenceEncoder.export`."""
-        return self.encoder.export(filepath, format, source=source)
+        return self.encoder.export(filepath, format, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

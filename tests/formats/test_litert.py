@@ -1,0 +1,194 @@
+"""LiteRT directories: the live encoder's vectors, without TensorFlow."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from benchmarks import tiny
+from simcse_tf import loading
+from simcse_tf.config import EncoderConfig
+from simcse_tf.errors import UserError
+from simcse_tf.formats import litert as format
+from simcse_tf.formats import presets
+from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.serving.client import Client
+from simcse_tf.serving.embedder import Embedder
+from tests.conftest import SENTENCES, VOCABULARY
+from tests.formats.tiny_encoders import TEXTS, distance, encoder_of
+
+# The exports are made once per process.
+pytestmark = pytest.mark.xdist_group("serving")
+
+ODD = ["", " ", "dog\x00cat", "dog \ud800", "\U0001f600 caf\u00e9", "dog " * 5000, "\ufffd\u200b\x07"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_origin):
+    return load_encoder(tiny_origin, EncoderConfig("avg", "none"))
+
+
+@pytest.fixture(scope="module")
+def client(litert):
+    return Client(litert)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("distilbert", EncoderConfig("cls", "always")),
+        ("roberta", EncoderConfig("avg_top2", "none")),
+        ("xlm-roberta", EncoderConfig("avg_first_last", "train_only")),
+    ],
+)
+def test_every_kind_of_tokenizer_pooler_and_head_is_exported(tmp_path, model_type, config):
+    encoder = encoder_of(tmp_path, model_type, config)
+    exported = format.export(encoder, tmp_path / "litert")
+    np.testing.assert_allclose(Client(exported).encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def wider_encoder(tmp_path_factory):
+    """Its matrices are large enough that the converter quantises them: 1,024 numbers at least."""
+    directory = tmp_path_factory.mktemp("wider") / "preset"
+    tiny.make_preset(directory, VOCABULARY, dim=64)
+    return load_encoder(presets.locate(str(directory)), EncoderConfig("avg", "none"))
+
+
+@pytest.mark.parametrize(("quantize", "largest", "size"), [("float16", 1e-5, 0.6), ("int8", 0.01, 0.4)])
+def test_keras_export_quantises(wider_encoder, tmp_path, quantize, largest, size):
+    exported = wider_encoder.export(tmp_path / "litert", format="litert", quantize=quantize)
+    assert distance(Client(exported).encode(SENTENCES), wider_encoder.encode(SENTENCES)) < largest
+    float32 = 4 * wider_encoder.backbone.count_params()
+    assert (exported / "model.tflite").stat().st_size < size * float32
+    card = (exported / "README.md").read_text("utf-8")
+    assert f"| weights | {quantize}" in card
+    assert "| Spearman x 100 on the bundled pairs, before export | " in card
+
+
+def test_what_a_text_becomes_does_not_depend_on_the_others(client):
+    together = client.encode(SENTENCES, batch_size=7)
+    np.testing.assert_array_equal(together, [client.encode(text) for text in SENTENCES])
+    assert client.encode([]).shape == (0, client.dim)
+
+
+def test_odd_texts_become_what_the_live_encoder_makes_of_them(client, encoder):
+    np.testing.assert_allclose(client.encode(ODD), encoder.encode(ODD), atol=1e-5)
+
+
+def test_threads_share_it(litert):
+    embedder = Embedder(litert, threads=3)
+    expected = embedder.encode(SENTENCES)
+    with ThreadPoolExecutor(8) as pool:
+        for vectors in pool.map(lambda _: embedder.encode(SENTENCES), range(32)):
+            np.testing.assert_array_equal(vectors, expected)
+
+
+_WITHOUT_TENSORFLOW = """
+import json, sys
+for name in ("tensorflow", "keras", "keras_hub", "tensorflow_text"):
+    sys.modules[name] = None  # importing it fails
+import simcse_tf
+from simcse_tf import encode, evaluate
+directory, texts = sys.argv[1:]
+model = simcse_tf.load(directory)
+model.build_index(texts)
+encode.main([directory, "--input", texts, "--output", "vectors.npy"])
+evaluate.main([directory, "--output", "scores.json"])
+json.dump([model.search("a dog", threshold=-1)[0][0], model.encode("a dog").tolist()], sys.stdout)
+"""
+
+
+def test_no_command_needs_tensorflow_for_it(litert, encoder, tmp_path, sentences_file):
+    command = [sys.executable, "-c", _WITHOUT_TENSORFLOW, str(litert), str(sentences_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "INFO" not in done.stderr
+    found, vector = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(vector, encoder.encode("a dog"), atol=1e-5)
+    assert found in SENTENCES
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), encoder.encode(SENTENCES), atol=1e-5)
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"]["bundled"] is not None
+
+
+def test_the_directory_alone_is_a_program_wherever_it_is_put(litert, encoder, tmp_path):
+    moved = shutil.copytree(litert, tmp_path / "else where")
+    text = b"a dog sleeps\n\ndog \xff\n"
+    # -I: the package cannot be found from there.
+    command = [sys.executable, "-I", str(moved / "embedder.py")]
+    done = subprocess.run(command, input=text, capture_output=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    vectors = [json.loads(line) for line in done.stdout.splitlines()]
+    np.testing.assert_allclose(vectors, encoder.encode(["a dog sleeps", "", "dog \ufffd"]), atol=1e-5)
+
+
+class TestDamage:
+    @pytest.fixture
+    def copy(self, litert, tmp_path):
+        return shutil.copytree(litert, tmp_path / "copy")
+
+    @pytest.mark.parametrize("name", ["model.tflite", "tokenizer.json", "encoder.json"])
+    def test_a_file_that_is_missing_is_named(self, copy, name):
+        (copy / name).unlink()
+        with pytest.raises(UserError, match=f"copy/{name}: no such file"):
+            loading.load(str(copy))
+
+    @pytest.mark.parametrize("name", ["model.tflite", "tokenizer.json", "encoder.json"])
+    def test_a_file_that_is_cut_off_is_named(self, copy, name):
+        (copy / name).write_bytes((copy / name).read_bytes()[:-50])
+        with pytest.raises(UserError, match=f"copy/{name}: "):
+            loading.load(str(copy))
+
+    def test_another_models_tokenizer_is_named(self, copy, tmp_path):
+        about = json.loads((copy / "tokenizer.json").read_text("utf-8"))
+        about["truncation"]["max_length"] = 5
+        (copy / "tokenizer.json").write_text(json.dumps(about), "utf-8")
+        with pytest.raises(UserError, match="copy/tokenizer.json: is not the file that was exported with this model"):
+            loading.load(str(copy))
+
+    def test_a_model_of_something_else_is_named(self, copy):
+        about = json.loads((copy / "encoder.json").read_text("utf-8"))
+        (copy / "model.tflite").write_bytes(b"TFL3" * 100)
+        del about["sha256"]["model.tflite"]
+        (copy / "encoder.json").write_text(json.dumps(about), "utf-8")
+        with pytest.raises(UserError, match="copy/model.tflite: cannot be loaded"):
+            loading.load(str(copy))
+
+    def test_a_missing_package_is_named_with_its_extra(self, litert, monkeypatch):
+        monkeypatch.setattr("simcse_tf.checks.importlib.util.find_spec", lambda name: None)
+        with pytest.raises(UserError, match=r"ai-edge-litert, which is not installed.*simcse-tf\[litert\]"):
+            loading.load(str(litert))
+
+
+class TestCheck:
+    def test_a_model_that_differs_from_the_live_one_is_not_written(self, encoder, tmp_path, monkeypatch):
+        encoder.save_to_preset(tmp_path / "preset")
+        other = load_encoder(presets.locate(str(tmp_path / "preset")), EncoderConfig("cls", "none"))
+        right = format.convert
+        monkeypatch.setattr(format, "convert", lambda _, quantize: right(other, quantize))
+        with pytest.raises(UserError, match=r"a cosine of .* \(allowed: 0.9999\).*It was not exported"):
+            format.export(encoder, tmp_path / "litert")
+        assert not (tmp_path / "litert").exists()
+
+    def test_a_model_that_cannot_run_is_not_written(self, encoder, tmp_path, monkeypatch):
+        monkeypatch.setattr(format, "convert", lambda *_: b"TFL3")
+        with pytest.raises(UserError, match="does not run in a process without TensorFlow"):
+            format.export(encoder, tmp_path / "litert")
+        assert not (tmp_path / "litert").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "onnx"}, "`format` onnx: unknown"),
+        ({"quantize": "int8"}, "`quantize` int8: only `format` litert has it"),
+        ({"format": "litert", "quantize": "int4"}, "`quantize` int4: unknown"),
+    ],
+)
+def test_keras_export_refuses_what_cannot_be(encoder, tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        encoder.export(tmp_path / "x", **arguments)
