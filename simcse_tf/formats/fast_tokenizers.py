@@ -10,8 +10,8 @@ odd strings of each kind:
 
 - Code points newer than Unicode 13 (WordPiece: 168 of 1,112,064, SentencePiece: 55): this library does not know yet that
   they are marks, punctuation or variants of letters.
-- SentencePiece: three or more combining marks on one letter, other than Vietnamese's and Greek's, in an order that is
-  not Unicode's canonical one; and U+0344.
+- SentencePiece: U+0344, and rare combining marks in an order that is not Unicode's; segmentations that are equally
+  likely, as of one letter repeated many times, where the rounding of sums decides.
 - Byte-level BPE: see `bytes_read`.
 """
 
@@ -42,12 +42,19 @@ _BYTE_LEVEL_WORD = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_BLANK}
 # SentencePiece's rule `nmt_nfkc`: NFKC, and these to nothing and to a blank.
 _NMT_REMOVED = r"[\x{00}-\x{08}\x{0B}\x{0E}-\x{1F}\x{7F}\x{8F}\x{9F}]"
 _NMT_BLANK = r"[\t\n\x{0C}\r\x{61C}\x{1680}\x{200B}\x{200C}\x{200E}\x{200F}\x{2028}\x{2029}\x{2581}\x{FEFF}\x{FFFD}]"
+# Combining marks above a letter, below it, and attached to it.
+_ABOVE = r"\x{300}-\x{315}\x{31A}\x{33D}-\x{346}\x{34A}-\x{34C}\x{350}-\x{352}\x{357}\x{358}\x{35B}\x{363}-\x{36F}"
+_BELOW = (
+    r"\x{316}-\x{319}\x{31C}-\x{320}\x{323}-\x{326}\x{329}-\x{333}\x{339}-\x{33C}\x{347}-\x{349}\x{34D}\x{34E}"
+    r"\x{353}-\x{356}\x{359}\x{35A}"
+)
+_ATTACHED = r"\x{31B}\x{321}\x{322}\x{327}\x{328}\x{334}-\x{338}"
 # What has to come out as SentencePiece itself has it, or the model's rules are others.
 _SENTENCEPIECE_PROBES = (
     "",
     "  two  blanks\u3000and a\ttab \u2581 ",
     "\ufb01rst \u2460\u00bd \u1112\u1161\u11ab Vie\u0323\u0302t \u05e9\u05c1\u05b8 Stra\u00dfe \u0130I",
-    "\x07a\u200bb\u200dc\u00ad \U0001f600 <s> </s> <unk> <pad> <mask>",
+    "\x07a\u200bb\u200dc\u00ad \U0001f600",
 )
 
 
@@ -179,10 +186,9 @@ def _sentencepiece(ours: Any, special_tokens: Collection[str]) -> Tokenizer:
         [
             _replace(_NMT_REMOVED, ""),
             _replace(_NMT_BLANK, " "),
-            # SentencePiece composes characters but does not reorder marks: what is not to be reordered is kept apart.
+            # SentencePiece composes characters but does not reorder marks: what NFKC would reorder is kept apart.
             _replace(
-                r"(?<=\p{M})(?=(?![\x{300}-\x{36F}])\p{M})|(?<=\p{M}\p{M})(?=(?!\x{345})\p{M})",
-                "\x01",
+                rf"(?<=[{_ABOVE}])(?=[{_BELOW}])|(?<=\p{{M}})(?=[{_ATTACHED}]|(?![\x{{300}}-\x{{36F}}])\p{{M}})", "\x01"
             ),
             normalizers.NFKC(),
             _replace(r"\x{01}", ""),

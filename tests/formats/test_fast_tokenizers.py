@@ -159,8 +159,12 @@ def random_text(rng: random.Random) -> str:
 
 def texts(count: int) -> list[str]:
     rng = random.Random(0)
-    words = [letter * n for letter in "a\u00e9\u044f\u3042\U00010348" for n in (25, 26, 33, 34, 50, 51, 100, 101, 513)]
-    endless = ["a", "the dog ", " ", "\u05d0", "\U0001f600", "\x00", "\u0301"]
+    words = [
+        letters * n
+        for letters in ("ab", "\u00e9a", "\u044f\u0430", "\u3042\u3044", "\U00010348")
+        for n in (25, 26, 33, 34, 50, 51, 100, 101, 513)
+    ]
+    endless = ["ab", "the dog ", " ", "\u05d0\u05d1", "\U0001f600", "\x00", "\u0301"]
     fixed = ["", *SENTENCES, *(s.upper() for s in SENTENCES), *PIECES, *words]
     fixed += [piece * (100_000 // len(piece)) for piece in endless]
     return fixed + [random_text(rng) for _ in range(count - len(fixed))]
@@ -204,8 +208,9 @@ def byte_pairs(**options):
 def sentence_pieces(**options):
     model = io.BytesIO()
     rng = random.Random(1)
-    sentences = [text for text in (random_text(rng) for _ in range(2000)) if not set(text) & set("\x00\n")]
-    settings = {"vocab_size": 3000, "hard_vocab_limit": False, "unk_id": 0, "bos_id": 1, "eos_id": 2, "minloglevel": 2}
+    pieces = [piece for piece in PIECES if not set(piece) & set("\x00\n")]
+    sentences = ["".join(rng.choices(pieces, k=12)) for _ in range(2000)]
+    settings = {"vocab_size": 1000, "hard_vocab_limit": False, "unk_id": 0, "bos_id": 1, "eos_id": 2, "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 5 + sentences), model_writer=model, **settings | options
     )
@@ -217,7 +222,6 @@ FAMILIES = {
     "cased": lambda: word_pieces(lowercase=False, strip_accents=False),
     "uncased with accents": lambda: word_pieces(lowercase=True, strip_accents=False),
     "byte pairs": byte_pairs,
-    "byte pairs with a blank before": lambda: byte_pairs(add_prefix_space=True),
     "sentence pieces": sentence_pieces,
 }
 
@@ -275,6 +279,13 @@ def test_a_text_of_blanks_has_the_ids_of_the_graph_once_it_is_cut():
     assert [fast.encode(text[:most]).ids] == ids_of_the_graph(tokenizer, [text])
 
 
+def test_a_blank_before_the_text_has_the_ids_of_the_graph():
+    assert (
+        differences(byte_pairs(add_prefix_space=True), [*SENTENCES, *(piece for piece in PIECES if piece != "\x00")])
+        == []
+    )
+
+
 def test_bytes_without_a_token_are_unknown():
     vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b", "ab"])}
     for unknown in ("<unk>", "<other>"):
@@ -285,7 +296,7 @@ def test_bytes_without_a_token_are_unknown():
 @pytest.mark.parametrize("options", [{"normalization_rule_name": "nfkc_cf"}, {"model_type": "bpe"}])
 def test_a_sentencepiece_model_of_another_kind_is_refused(options):
     with pytest.raises(UserError, match="SentencePiece model.*nmt_nfkc.*SavedModel"):
-        fast_tokenizer(sentence_pieces(vocab_size=800, **options), max_length=MAX_LENGTH)
+        fast_tokenizer(sentence_pieces(**options), max_length=MAX_LENGTH)
 
 
 def test_special_tokens_stand_for_themselves_where_that_is_asked_for():
