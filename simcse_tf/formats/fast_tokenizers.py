@@ -42,13 +42,11 @@ _BYTE_LEVEL_WORD = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_BLANK}
 # SentencePiece's rule `nmt_nfkc`: NFKC, and these to nothing and to a blank.
 _NMT_REMOVED = r"[\x{00}-\x{08}\x{0B}\x{0E}-\x{1F}\x{7F}\x{8F}\x{9F}]"
 _NMT_BLANK = r"[\t\n\x{0C}\r\x{61C}\x{1680}\x{200B}\x{200C}\x{200E}\x{200F}\x{2028}\x{2029}\x{2581}\x{FEFF}\x{FFFD}]"
-# Combining marks above a letter, below it, and attached to it.
-_ABOVE = r"\x{300}-\x{315}\x{31A}\x{33D}-\x{346}\x{34A}-\x{34C}\x{350}-\x{352}\x{357}\x{358}\x{35B}\x{363}-\x{36F}"
-_BELOW = (
-    r"\x{316}-\x{319}\x{31C}-\x{320}\x{323}-\x{326}\x{329}-\x{333}\x{339}-\x{33C}\x{347}-\x{349}\x{34D}\x{34E}"
-    r"\x{353}-\x{356}\x{359}\x{35A}"
-)
-_ATTACHED = r"\x{31B}\x{321}\x{322}\x{327}\x{328}\x{334}-\x{338}"
+# Combining marks that Unicode orders before those above a letter: below it or attached to it; and through it. The former
+# compose with these letters only.
+_LOW_MARKS = r"\x{316}-\x{319}\x{31B}-\x{333}\x{339}-\x{33C}\x{347}-\x{349}\x{34D}\x{34E}\x{353}-\x{356}\x{359}\x{35A}"
+_OVERLAYS = r"\x{334}-\x{338}"
+_LOW_MARKS_BASES = r"A-Za-z\x{1A0}\x{1A1}\x{1AF}\x{1B0}\x{31B}"
 # What has to come out as SentencePiece itself has it, or the model's rules are others.
 _SENTENCEPIECE_PROBES = (
     "",
@@ -188,7 +186,9 @@ def _sentencepiece(ours: Any, special_tokens: Collection[str]) -> Tokenizer:
             _replace(_NMT_BLANK, " "),
             # SentencePiece composes characters but does not reorder marks: what NFKC would reorder is kept apart.
             _replace(
-                rf"(?<=[{_ABOVE}])(?=[{_BELOW}])|(?<=\p{{M}})(?=[{_ATTACHED}]|(?![\x{{300}}-\x{{36F}}])\p{{M}})", "\x01"
+                rf"(?<=[^{_LOW_MARKS_BASES}])(?=[{_LOW_MARKS}])"
+                rf"|(?<=\p{{M}})(?=[{_OVERLAYS}]|(?![\x{{300}}-\x{{36F}}])\p{{M}})",
+                "\x01",
             ),
             normalizers.NFKC(),
             _replace(r"\x{01}", ""),

@@ -1,8 +1,10 @@
+# ruff: noqa: E501 (escapes)
 """The tokenizers of `tokenizer.json` beside those of the graph: the same ids for texts of all kinds."""
 
 import io
 import json
 import random
+import unicodedata
 
 import keras_hub
 import pytest
@@ -90,7 +92,6 @@ PIECES = [
         "\ufdfa",
         "\u01c5",
         "\U0001d4d0\U0001d6d3",
-        "\u1fb3",
         "\uff21\uff1f",
     ),
     # Marks.
@@ -150,7 +151,7 @@ def random_text(rng: random.Random) -> str:
             characters.insert(rng.randrange(len(characters) + 1), rng.choice(PIECES))
         return "".join(characters)
     if kind == 3:
-        letters = rng.choice(SENTENCES).replace(" ", "")
+        letters = [c for c in rng.choice(SENTENCES) if c != " " and not unicodedata.combining(c)]
         return " ".join("".join(rng.choices(letters, k=rng.choice([3, 8, 30, 60, 120]))) for _ in range(3))
     blocks = [rng.choice(BLOCKS)] if kind == 4 else [*BLOCKS, (0, 0x10FFFF)]
     points = (rng.randint(*rng.choice(blocks)) for _ in range(rng.randint(1, 30)))
