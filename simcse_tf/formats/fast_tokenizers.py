@@ -1,18 +1,20 @@
 """Tokenizers outside the TensorFlow graph: a `tokenizers.Tokenizer` with the ids of `data.tokenization.tokenize`.
 
-Where there is no TensorFlow (LiteRT, transformers, a browser), texts are tokenized by Hugging Face's `tokenizers` from a
-`tokenizer.json`. Its ready-made parts for BERT and XLM-R differ from what tf-text computes, and with that from what a
-model was trained on, on two of five odd strings: case folding, Hangul, words of more than 100 bytes, decomposed
-accents. What is built here consists of parts that the library in Rust and `@huggingface/tokenizers` in JavaScript share.
+Where there is no TensorFlow (LiteRT, transformers, a browser), texts are tokenized by Hugging Face's `tokenizers` from
+a `tokenizer.json`. Its ready-made parts for BERT and XLM-R differ from what tf-text computes, and with that from what
+a model was trained on, on two of five odd strings: case folding, Hangul, words of more than 100 bytes, decomposed
+accents. What is built here consists of parts that the library in Rust and `@huggingface/tokenizers` in JavaScript
+share.
 
-It is the same for all texts but these, which were counted over every code point between two letters and over 100,000
-odd strings of each kind:
+It gives the same ids for all texts but these, counted over every code point between two letters and over 100,000 odd
+strings of each kind:
 
-- Code points newer than Unicode 13 (WordPiece: 168 of 1,112,064, SentencePiece: 55): this library does not know yet that
-  they are marks, punctuation or variants of letters.
+- Code points newer than Unicode 13 (WordPiece: 168 of 1,112,064, SentencePiece: 55): `tokenizers` does not know yet
+  that they are marks, punctuation or variants of letters.
 - SentencePiece: U+0344, and rare combining marks in an order that is not Unicode's; segmentations that are equally
   likely, as of one letter repeated many times, where the rounding of sums decides.
-- Byte-level BPE: see `bytes_read`.
+- Lowercasing WordPiece that keeps accents: an iota subscript before marks of another script.
+- Byte-level BPE: see `bytes_read`; with `add_prefix_space`, a text without characters.
 """
 
 from __future__ import annotations
@@ -38,12 +40,15 @@ _IGNORABLE = (
 )
 # GPT-2's pattern with `data.bpe`'s blanks.
 _BLANK = r"\t-\r \x{85}\p{Z}"
-_BYTE_LEVEL_WORD = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_BLANK}\p{{L}}\p{{N}}]+|[{_BLANK}]+(?![^{_BLANK}])|[{_BLANK}]+"
+_BYTE_LEVEL_WORD = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+"
+    rf"| ?[^{_BLANK}\p{{L}}\p{{N}}]+|[{_BLANK}]+(?![^{_BLANK}])|[{_BLANK}]+"
+)
 # SentencePiece's rule `nmt_nfkc`: NFKC, and these to nothing and to a blank.
 _NMT_REMOVED = r"[\x{00}-\x{08}\x{0B}\x{0E}-\x{1F}\x{7F}\x{8F}\x{9F}]"
 _NMT_BLANK = r"[\t\n\x{0C}\r\x{61C}\x{1680}\x{200B}\x{200C}\x{200E}\x{200F}\x{2028}\x{2029}\x{2581}\x{FEFF}\x{FFFD}]"
-# Combining marks that Unicode orders before those above a letter: below it or attached to it; and through it. The former
-# compose with these letters only.
+# Combining marks that Unicode orders before those above a letter: below it or attached to it; and through it. The
+# former compose with these letters only.
 _LOW_MARKS = r"\x{316}-\x{319}\x{31B}-\x{333}\x{339}-\x{33C}\x{347}-\x{349}\x{34D}\x{34E}\x{353}-\x{356}\x{359}\x{35A}"
 _OVERLAYS = r"\x{334}-\x{338}"
 _LOW_MARKS_BASES = r"A-Za-z\x{1A0}\x{1A1}\x{1AF}\x{1B0}\x{31B}"
@@ -59,8 +64,8 @@ _SENTENCEPIECE_PROBES = (
 def fast_tokenizer(tokenizer: Any, *, max_length: int, special_tokens: Collection[str] = ()) -> Tokenizer:
     """Builds the tokenizer that is saved as `tokenizer.json`.
 
-    It takes strings: a caller that has bytes decodes them first, with U+FFFD for what is not UTF-8. `[SEP]` and the like
-    in a text are text. Long texts lose their end, never [CLS] or [SEP]; in JavaScript, where `truncation` is not
+    It takes strings: a caller that has bytes decodes them first, with U+FFFD for what is not UTF-8. `[SEP]` and the
+    like in a text are text. Long texts lose their end, never [CLS] or [SEP]; in JavaScript, where `truncation` is not
     implemented, that remains to the caller.
 
     Args:
@@ -94,9 +99,9 @@ def bytes_read(tokenizer: Any, *, max_length: int) -> int | None:
 
 
 def _wordpiece(ours: Any) -> Tokenizer:
-    """tf-text splits words first, then folds their case, and counts a word's length in bytes. So here:
+    """WordPiece as tf-text computes it: it splits words, then folds their case, and counts a word's length in bytes.
 
-    line breaks are put between words while punctuation is what it was (NFKC makes "..." of U+2026), and words and
+    So line breaks are put between words while punctuation is what it was (NFKC makes "..." of U+2026), and words and
     vocabulary are spelt in bytes, as byte-level BPE does it.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
