@@ -131,7 +131,7 @@ def _tables(vocabulary: Mapping[str, int], merges: Sequence[str], unknown: int) 
             ) from e
     pairs = sorted(rules)
     return _Tables(
-        bytes=np.array([vocabulary.get(character, unknown) for character in _byte_characters()], "int64"),
+        bytes=np.array([vocabulary.get(character, unknown) for character in byte_characters()], "int64"),
         pairs=np.array([*pairs, np.iinfo("int64").max], "int64"),
         ranks=np.array([*(rules[p][0] for p in pairs), _NONE], "int32"),
         merged=np.array([*(rules[p][1] for p in pairs), 0], "int64"),
@@ -139,7 +139,7 @@ def _tables(vocabulary: Mapping[str, int], merges: Sequence[str], unknown: int) 
     )
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """How GPT-2 spells each of the 256 bytes: printable ones as they are, the others as U+0100 and on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("\u00a1"), ord("\u00ac") + 1), *range(ord("\u00ae"), 256)]
     others = (b for b in range(256) if b not in printable)

@@ -15,7 +15,7 @@ import numpy as np
 
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, read_json_object, whole_directory, write_json
-from simcse_tf.formats import card, families, safetensors, sentence_transformers
+from simcse_tf.formats import card, families, fast_tokenizers, safetensors, sentence_transformers
 from simcse_tf.formats.families import FAMILIES, TOKENIZER_FILES, Family
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
     with whole_directory(directory) as new:
         sentence_transformers.write(encoder, new)
         write_json(new / "config.json", _written_config(encoder, model_type, family))
-        _TOKENIZER_WRITERS[family.tokenizer](encoder, new)
+        _write_tokenizer(encoder, family, new)
         safetensors.save(_tensors(encoder, family), new / "model.safetensors", {"format": "pt"})
         card.write(encoder, new, name=directory.name, source=source, library="sentence-transformers")
     return directory
@@ -224,8 +224,8 @@ def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
 
 def _exportable(backbone: Any) -> tuple[str, Family]:
     found = families.of_backbone(backbone)
-    if found is None or found[1].tokenizer not in _TOKENIZER_WRITERS:
-        known = dict.fromkeys(f.keras_hub for f in FAMILIES.values() if f.tokenizer in _TOKENIZER_WRITERS)
+    if found is None:
+        known = dict.fromkeys(f.keras_hub for f in FAMILIES.values())
         raise UserError(
             f"there is no Hugging Face export for a {type(backbone).__name__}; there is one for {', '.join(known)}. "
             "Export a SavedModel or a keras-hub preset."
@@ -268,7 +268,7 @@ def _written_config(encoder: Encoder, model_type: str, family: Family) -> dict[s
     config["max_position_embeddings"] += family.position_offset
     if family.segments != "none":
         config["type_vocab_size"] = backbone.num_segments if family.segments == "table" else 1
-    if family.tokenizer == "byte_pairs":
+    if family.tokenizer != "wordpiece":
         ours = encoder.tokenizer
         config |= {
             "pad_token_id": ours.pad_token_id,
@@ -278,69 +278,62 @@ def _written_config(encoder: Encoder, model_type: str, family: Family) -> dict[s
     return config
 
 
-def _write_wordpiece(encoder: Encoder, new: Path) -> None:
-    import tokenizers
-    from tokenizers import models, normalizers, pre_tokenizers, processors
-
+def _write_wordpiece(encoder: Encoder, new: Path) -> dict[str, str]:
     ours = encoder.tokenizer
-    vocabulary = list(ours.vocabulary)
-    (new / "vocab.txt").write_text("\n".join(vocabulary) + "\n", "utf-8")
-    words = models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
-    fast = tokenizers.Tokenizer(words)
-    fast.normalizer = normalizers.BertNormalizer(lowercase=ours.lowercase, strip_accents=ours.strip_accents)
-    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    fast.post_processor = processors.BertProcessing(("[SEP]", ours.sep_token_id), ("[CLS]", ours.cls_token_id))
-    special = {
+    (new / "vocab.txt").write_text("\n".join(ours.vocabulary) + "\n", "utf-8")
+    return {
         "unk_token": "[UNK]",
         "sep_token": "[SEP]",
         "pad_token": "[PAD]",
         "cls_token": "[CLS]",
         "mask_token": "[MASK]",
     }
-    settings = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": ours.lowercase,
-        "strip_accents": ours.strip_accents,
-    }
-    _write_fast_tokenizer(fast, special, settings | {"model_max_length": encoder.max_length}, new)
 
 
-def _write_byte_pairs(encoder: Encoder, new: Path) -> None:
-    import tokenizers
-    from tokenizers import models, pre_tokenizers, processors
-
+def _write_byte_pairs(encoder: Encoder, new: Path) -> dict[str, str]:
     ours = encoder.tokenizer
     merges = [rule for rule in ours.merges if not rule.startswith("#version")]
     write_json(new / "vocab.json", dict(ours.vocabulary))
     (new / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
-    fast = tokenizers.Tokenizer(models.BPE.from_file(str(new / "vocab.json"), str(new / "merges.txt")))
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=ours.add_prefix_space)
-    fast.post_processor = processors.RobertaProcessing(
-        ("</s>", ours.end_token_id), ("<s>", ours.start_token_id), add_prefix_space=ours.add_prefix_space
-    )
-    special = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "cls_token": "<s>",
-        "mask_token": "<mask>",
-    }
-    settings = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": ours.add_prefix_space}
-    _write_fast_tokenizer(fast, special, settings | {"model_max_length": encoder.max_length}, new)
+    return _ROBERTA_TOKENS
 
 
-def _write_fast_tokenizer(fast: Any, special: dict[str, str], settings: dict[str, Any], new: Path) -> None:
-    """Writes `tokenizer.json`, which transformers' fast tokenizers read, and the settings of both kinds."""
-    fast.add_special_tokens(sorted({token for token in special.values() if fast.token_to_id(token) is not None}))
+def _write_sentencepiece(encoder: Encoder, new: Path) -> dict[str, str]:
+    (new / "sentencepiece.bpe.model").write_bytes(encoder.tokenizer.proto)
+    return _ROBERTA_TOKENS
+
+
+def _write_tokenizer(encoder: Encoder, family: Family, new: Path) -> None:
+    """Writes what the tokenizer is made from, `tokenizer.json` and its settings."""
+    ours = encoder.tokenizer
+    special = _TOKENIZER_WRITERS[family.tokenizer](encoder, new)
+    fast = fast_tokenizers.fast_tokenizer(ours, max_length=encoder.max_length, special_tokens=set(special.values()))
     fast.save(str(new / "tokenizer.json"))
+    settings: dict[str, Any] = {
+        # The class that takes tokenizer.json as it is; BertTokenizer and its like keep the vocabulary alone and split
+        # texts in their own way.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": encoder.max_length,
+    }
+    if family.tokenizer == "wordpiece":
+        settings |= {"do_lower_case": ours.lowercase, "strip_accents": ours.strip_accents}
     write_json(new / "tokenizer_config.json", settings | special)
     write_json(new / "special_tokens_map.json", special)
 
 
-# Kinds of tokenizers that can be written.
-_TOKENIZER_WRITERS: dict[families.TokenizerKind, Callable[[Encoder, Path], None]] = {
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+# For each kind of tokenizer: writes what it is made from, returns its special tokens by their role in transformers.
+_TOKENIZER_WRITERS: dict[families.TokenizerKind, Callable[[Encoder, Path], dict[str, str]]] = {
     "wordpiece": _write_wordpiece,
     "byte_pairs": _write_byte_pairs,
+    "sentencepiece": _write_sentencepiece,
 }

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from simcse_tf.config import EncoderConfig
+from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.formats import huggingface, presets
 from simcse_tf.formats.encoders import load_encoder
@@ -209,11 +211,14 @@ class TestExport:
             directory = huggingface.export(encoder, tmp_path / model_type / "out")
             assert json.loads((directory / "config.json").read_text("utf-8"))["hidden_act"] == expected
 
-    def test_xlm_roberta_has_no_writer_for_its_tokenizer(self, tmp_path):
-        encoder = encoder_of(tmp_path, "xlm-roberta", EncoderConfig("cls", "none"))
-        with pytest.raises(UserError, match="XLMRobertaBackbone; there is one for Bert, Electra, DistilBert, Roberta"):
-            huggingface.export(encoder, tmp_path / "out")
-        assert not (tmp_path / "out").exists()
+    @pytest.mark.parametrize("model_type", FAMILIES)
+    def test_tokenizer_json_gives_the_ids_of_the_graph(self, tmp_path, model_type):
+        encoder = encoder_of(tmp_path, model_type, EncoderConfig("cls", "none"))
+        fast = Tokenizer.from_file(str(huggingface.export(encoder, tmp_path / "out") / "tokenizer.json"))
+        run = tf.function(lambda text: tokenize(encoder.tokenizer, text, max_length=encoder.max_length))
+        batch = run(tf.constant(TEXTS))
+        rows = zip(batch["token_ids"].numpy(), batch["padding_mask"].numpy(), strict=True)
+        assert [e.ids for e in fast.encode_batch(TEXTS)] == [row[: mask.sum()].tolist() for row, mask in rows]
 
     def test_an_existing_directory_is_left_alone(self, tmp_path):
         encoder = encoder_of(tmp_path, "bert", EncoderConfig("cls", "none"))

@@ -11,7 +11,7 @@ from tests.formats import hugging_face_directories
 
 TEXTS = [*SENTENCES, "", "Caf\u00e9 na\u00efve, don't!", "the unknown words of a dog", "dog " * 100]
 # Those that can be exported to Hugging Face.
-FAMILIES = ["bert", "distilbert", "electra", "roberta"]
+FAMILIES = ["bert", "distilbert", "electra", "roberta", "xlm-roberta"]
 
 
 def encoder_of(tmp_path, model_type, config):
