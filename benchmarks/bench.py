@@ -1,6 +1,7 @@
-"""simcse_tf against PyTorch, sentence-transformers and ONNX Runtime: `make bench`, or `python -m benchmarks.bench`.
+"""simcse_tf against PyTorch, sentence-transformers, ONNX Runtime and OpenVINO.
 
-Needs an environment with all of them (`make bench` makes it), Linux, and a machine with nothing else to do.
+`make bench`, or `python -m benchmarks.bench`. Needs an environment with all of them (`make bench` makes it), Linux, and
+a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _PACKAGES = (
     "transformers",
     "sentence-transformers",
     "onnxruntime",
+    "openvino",
+    "ai-edge-litert",
     "tokenizers",
     "numpy",
 )

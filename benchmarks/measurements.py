@@ -44,9 +44,12 @@ class Measurement:
         return (max if self.higher_is_better else min)(peers, key=peers.__getitem__)
 
     def ratio(self, contender: str = OURS, peer: str | None = None) -> float | None:
-        """The median, over the rounds, of a contender's figure over a peer's (by default the best one's)."""
+        """The median, over the rounds, of a contender's figure over a peer's (by default the best one's).
+
+        None if there is no peer, or a figure of it is 0.
+        """
         peer = peer or self.best_peer()
-        if peer is None:
+        if peer is None or 0 in self.rounds[peer]:
             return None
         return median(a / b for a, b in zip(self.rounds[contender], self.rounds[peer], strict=True))
 

@@ -15,6 +15,8 @@ TOTAL_STEPS = 1000
 CLIP_NORM = 1.0
 TEMPERATURE = 0.05
 MAX_LENGTH = 32
+# all-MiniLM-L6-v2's own, which encoding takes.
+LONGEST_ENCODED = 256
 # Rows, inner dimension, columns: dense layers of MiniLM and BERT-base over a batch's real tokens, and a square.
 GEMM_SHAPES = ((3000, 384, 1536), (3000, 1536, 384), (3000, 768, 3072), (1536, 1536, 1536))
 
@@ -57,7 +59,13 @@ def encoding(encode: Encode, call: Encode) -> dict[str, Callable[..., dict[str, 
         texts = lines(path)[:at_most]
         return {"seconds": seconds(encode, texts), "texts": len(texts)}
 
-    return {"vectors": vectors, "throughput": throughput, "latency": latency(call)}
+    def spearman(pairs: str, sts_dir: str) -> dict[str, Any]:
+        from simcse_tf.evaluation import sts
+
+        read = sts.bundled() if pairs == "bundled" else sts.load(pairs, sts_dir)
+        return {"spearman": sts.evaluate(encode, read).all.spearman}
+
+    return {"vectors": vectors, "throughput": throughput, "spearman": spearman, "latency": latency(call)}
 
 
 def latency(call: Encode) -> Callable[..., dict[str, Any]]:

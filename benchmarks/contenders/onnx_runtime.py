@@ -6,53 +6,36 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
 
-from benchmarks.contenders import common
+from benchmarks.contenders import graph
 from benchmarks.workers import Turns
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-
-class Encoder:
-    """Texts to unit vectors with Hugging Face's tokenizer and an exported graph."""
+class Encoder(graph.Encoder):
+    """Texts to unit vectors."""
 
     def __init__(self, settings: dict[str, Any]):
-        self._tokenizer = Tokenizer.from_file(str(Path(settings["model"]) / "tokenizer.json"))
-        self._tokenizer.enable_truncation(settings["max_length"])
-        self._tokenizer.enable_padding()
+        super().__init__(settings)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings["threads"]
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(settings["onnx"], options, providers=["CPUExecutionProvider"])
 
-    def call(self, texts: list[str]) -> np.ndarray:
-        """One call of the model."""
-        tokens = self._tokenizer.encode_batch(texts)
-        columns = ([t.ids for t in tokens], [t.attention_mask for t in tokens], [t.type_ids for t in tokens])
-        feed = {name: np.array(column, "int64") for name, column in zip(_INPUTS, columns, strict=True)}
+    def run(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+        """As the base class says."""
         return self._session.run(None, feed)[0]
-
-    def encode(self, texts: list[str], batch_size: int) -> np.ndarray:
-        """Any number of texts; texts of like length go together."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        vectors = np.concatenate([self.call([texts[i] for i in batch]) for batch in batches])
-        return vectors[np.argsort(order)]
 
 
 def encode(turns: Turns, settings: dict[str, Any]) -> None:
     """Throughput in sorted batches, and single calls."""
-    encoder = Encoder(settings)
-    turns.serve(common.encoding(lambda texts: encoder.encode(texts, settings["batch_size"]), encoder.call))
+    graph.serve(turns, settings, Encoder(settings))
 
 
-def export(model_directory: str, to: str) -> None:
+def export(model_directory: str, unfused: str, to: str) -> None:
     """Writes the graph and fuses it: one operation each for attention, GELU with bias, and addition with LayerNorm."""
     import torch
     from onnxruntime.transformers import optimizer
@@ -76,18 +59,23 @@ def export(model_directory: str, to: str) -> None:
     with torch.no_grad():
         torch.onnx.export(
             model,
-            tuple(example[name] for name in _INPUTS),
-            to,
-            input_names=list(_INPUTS),
+            tuple(example[name] for name in graph.INPUTS),
+            unfused,
+            input_names=list(graph.INPUTS),
             output_names=["embedding"],
-            dynamic_axes={name: {0: "n", 1: "length"} for name in _INPUTS} | {"embedding": {0: "n"}},
+            dynamic_axes={name: {0: "n", 1: "length"} for name in graph.INPUTS} | {"embedding": {0: "n"}},
             opset_version=17,
             # The newer exporter spells attention in a way that the optimizer does not fuse.
             dynamo=False,
         )
     config = model.bert.config
     fused = optimizer.optimize_model(
-        to, "bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size, opt_level=1, use_gpu=False
+        unfused,
+        "bert",
+        num_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
+        opt_level=1,
+        use_gpu=False,
     )
     attentions = fused.get_fused_operator_statistics()["Attention"]
     if attentions != config.num_hidden_layers:
@@ -95,5 +83,20 @@ def export(model_directory: str, to: str) -> None:
     fused.save_model_to_file(to)
 
 
+def quantize(fused: str, to: str) -> None:
+    """Stores the weights in 8 bits, with a scale for each row; activations become 8 bits at run time."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        fused,
+        to,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        # The graph does not say what type the fused operations return.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+
+
 if __name__ == "__main__":
-    export(*sys.argv[1:])
+    {"export": export, "quantize": quantize}[sys.argv[1]](*sys.argv[2:])

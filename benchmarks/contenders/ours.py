@@ -70,14 +70,26 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
 
 
 def encode_saved_model(turns: Turns, settings: dict[str, Any]) -> None:
-    """A SavedModel as `simcse_tf.load` opens it; single calls through the client, and through the signature alone."""
-    from simcse_tf.serving.client import Client
+    """A SavedModel as `simcse_tf.load` opens it."""
     from simcse_tf.serving.disk import DiskBackend
 
-    signature = DiskBackend(Path(settings["saved_model"]))
-    client = Client(signature)
+    _encode_exported(turns, settings, DiskBackend(Path(settings["saved_model"])))
+
+
+def encode_litert(turns: Turns, settings: dict[str, Any]) -> None:
+    """A LiteRT model as `simcse_tf.load` opens it."""
+    from simcse_tf.serving.litert import LiteRTBackend
+
+    _encode_exported(turns, settings, LiteRTBackend(Path(settings["litert"])))
+
+
+def _encode_exported(turns: Turns, settings: dict[str, Any], model: Any) -> None:
+    """Single calls through the client, and through the SavedModel's signature or `embedder.py` alone."""
+    from simcse_tf.serving.client import Client
+
+    client = Client(model)
     tasks = common.encoding(lambda texts: client.encode(texts, batch_size=settings["batch_size"]), client.encode)
-    turns.serve(tasks | {"latency_signature": common.latency(signature.encode_batch)})
+    turns.serve(tasks | {"latency_model": common.latency(model.encode_batch)})
 
 
 def encode_live(turns: Turns, settings: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.measurements import Measurement
-from benchmarks.parts import encoding, starting, training
+from benchmarks.parts import encoding, litert, starting, training
 from benchmarks.parts.setting import Setting
 
 # Name on the command line to the function that measures it.
@@ -14,8 +14,9 @@ PARTS: dict[str, Callable[[Setting], list[Measurement]]] = {
     "encode": encoding.encode,
     "train-triplets": training.supervised,
     "start": starting.start,
+    "litert": litert.litert,
     "train-bert-base": training.bert_base,
     "train-xlm-roberta-base": training.xlm_roberta_base,
 }
 # What `--quick` leaves out.
-SLOW = ("train-triplets", "start", "train-bert-base", "train-xlm-roberta-base")
+SLOW = ("train-triplets", "start", "litert", "train-bert-base", "train-xlm-roberta-base")

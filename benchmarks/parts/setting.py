@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from benchmarks.texts import Texts
 from benchmarks.workers import Worker
 
 BATCH_SIZE = 64
+
+# `module.function` in `benchmarks.contenders`, and settings of its own if it has any.
+Contender = str | tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,20 @@ class Setting:
 
 
 @contextlib.contextmanager
-def running(setting: Setting, functions: dict[str, str], **more: Any) -> Iterator[dict[str, Worker]]:
+def running(setting: Setting, contenders: Mapping[str, Contender], **more: Any) -> Iterator[dict[str, Worker]]:
     """Starts workers one after another, and ends them all.
 
     Args:
         setting: The run's.
-        functions: Contender to `module.function` in `benchmarks.contenders`.
-        more: Settings for the workers.
+        contenders: By name.
+        more: Settings for all of them.
     """
     workers: dict[str, Worker] = {}
     try:
-        for name, function in functions.items():
-            workers[name] = Worker(function, setting.settings(**more), setting.build / "logs")
+        for name, contender in contenders.items():
+            function, own = (contender, {}) if isinstance(contender, str) else contender
+            log = setting.build / "logs" / f"{name}.log"
+            workers[name] = Worker(function, setting.settings(**more | own), log)
             say(f"{name}: loaded in {workers[name].loading:.1f} s")
         yield workers
     finally:

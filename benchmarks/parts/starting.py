@@ -7,18 +7,18 @@ import sys
 import time
 
 from benchmarks.measurements import OURS, Measurement
-from benchmarks.parts.encoding import export
+from benchmarks.parts import exports
 from benchmarks.parts.setting import Setting, say
 from benchmarks.workers import ROOT, environment
 
-_OURS = "import simcse_tf; simcse_tf.load({!r}).encode('A text.')"
+LOAD = "import simcse_tf; simcse_tf.load({!r}).encode('A text.')"
 _ST = "from sentence_transformers import SentenceTransformer as S; S({!r}, device='cpu').encode('A text.')"
-_ORT = "from benchmarks.contenders.onnx_runtime import Encoder; Encoder({!r}).call(['A text.'])"
+ORT = "from benchmarks.contenders.onnx_runtime import Encoder; Encoder({!r}).call(['A text.'])"
 
 
 def start(setting: Setting) -> list[Measurement]:
     """Every command in a process of its own, in turns; the files are in the system's cache."""
-    models = export(setting)
+    onnx = setting.settings(onnx=exports.onnx(setting))
     first = Measurement("start", "From a cold process to the first embedding", "s", False)
     imports = Measurement("import", "Import", "s", False)
     helps = Measurement("help", "`--help`", "s", False)
@@ -26,10 +26,10 @@ def start(setting: Setting) -> list[Measurement]:
         (
             first,
             {
-                OURS: ["-c", _OURS.format(models["saved_model"])],
-                f"{OURS}, in process": ["-c", _OURS.format(str(setting.model))],
+                OURS: ["-c", LOAD.format(exports.saved_model(setting))],
+                f"{OURS}, in process": ["-c", LOAD.format(str(setting.model))],
                 "sentence-transformers": ["-c", _ST.format(str(setting.model))],
-                "ONNX Runtime": ["-c", _ORT.format(setting.settings(**models))],
+                "ONNX Runtime": ["-c", ORT.format(onnx)],
             },
         ),
         (
@@ -44,13 +44,24 @@ def start(setting: Setting) -> list[Measurement]:
         (helps, {OURS: ["-m", "simcse_tf.train", "--help"]}),
     ]
     for measurement, contenders in commands:
-        for i in range(2 if setting.quick else 4):
-            for who, command in contenders.items():
-                seconds = _seconds(command)
-                if i:  # the first time the files were read from disk
-                    measurement.add(who, seconds)
-        say(f"{measurement.title}: " + ", ".join(f"{w} {x:.2f} s" for w, x in measurement.medians().items()))
+        in_turns(setting, measurement, contenders)
     return [first, imports, helps]
+
+
+def in_turns(setting: Setting, measurement: Measurement, commands: dict[str, list[str]]) -> None:
+    """Measures how long Python runs with these arguments.
+
+    Args:
+        setting: The run's.
+        measurement: Gets the seconds.
+        commands: Contender to arguments.
+    """
+    for i in range(2 if setting.quick else 4):
+        for who, command in commands.items():
+            seconds = _seconds(command)
+            if i:  # the first time the files were read from disk
+                measurement.add(who, seconds)
+    say(f"{measurement.title}: " + ", ".join(f"{w} {x:.2f} s" for w, x in measurement.medians().items()))
 
 
 def _seconds(command: list[str]) -> float:
