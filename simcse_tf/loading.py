@@ -14,7 +14,6 @@ import numpy as np
 from simcse_tf import quiet
 from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
-from simcse_tf.formats import presets
 from simcse_tf.serving.exported import is_exported, is_litert, version_directory
 
 if TYPE_CHECKING:
@@ -61,6 +60,9 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
             return Client(where)
 
         return load_exported
+    # Not at the top: a process that asks an exported model needs none of it.
+    from simcse_tf.formats import presets
+
     origin = presets.locate(model)
     config = origin.encoder_config(pooling=pooling)
 

@@ -24,7 +24,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, sha256, whole_directory, write_json
 from simcse_tf.formats import card
 from simcse_tf.formats.check_texts import check_texts
-from simcse_tf.formats.fast_tokenizers import fast_tokenizer
+from simcse_tf.formats.fast_tokenizers import bytes_read, fast_tokenizer
 from simcse_tf.models.encoder import Encoder
 from simcse_tf.models.objectives import unit
 from simcse_tf.serving.exported import EMBEDDER, ENCODER_FILE, MODEL_FILE, TOKENIZER_FILE
@@ -86,7 +86,9 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
         shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
         checksums = {name: sha256(new / name) for name in (MODEL_FILE, TOKENIZER_FILE)}
         about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **dataclasses.asdict(encoder.config)}
-        write_json(new / ENCODER_FILE, about | {"max_length": encoder.max_length, "sha256": checksums})
+        about["max_length"] = encoder.max_length
+        about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
+        write_json(new / ENCODER_FILE, about | {"sha256": checksums})
         quality = _check(encoder, new, quantize)
         section = _card_section(new, quantize, quality)
         card.write(encoder, new, name=directory.name, source=source, section=section, packages=card.LITERT_PACKAGES)

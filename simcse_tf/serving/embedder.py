@@ -49,6 +49,8 @@ class Embedder:
         self.directory = Path(__file__).parent if directory is None else Path(directory)
         about = _read(self.directory)
         self.dim = int(about["dim"])
+        # Of each text; what follows is not tokenised.
+        self._bytes_read = about.get("bytes_read")
         try:
             self._tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
         except Exception as e:  # the library raises no other class
@@ -95,8 +97,8 @@ class Embedder:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text as the model sees them, special tokens included, cut off at its longest."""
-        # A lone surrogate is a character that UTF-8 has no bytes for.
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        # A lone surrogate is a character that UTF-8 has no bytes for, and one may be cut into.
+        texts = [text.encode("utf-8", "replace")[: self._bytes_read].decode("utf-8", "replace") for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
 
     @contextmanager
