@@ -23,6 +23,9 @@ from simcse_tf.checks import check_range, require
 from simcse_tf.errors import UserError
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
     from simcse_tf.serving.client import Client
 
 _DESCRIPTION = (
@@ -130,14 +133,29 @@ def _cannot_listen(host: str, port: int, e: OSError) -> UserError:
 
 
 def _serve(config: ServeConfig, name: str, model: Client, listener: socket.socket) -> None:
-    import uvicorn
-
     from simcse_tf.serving.server import Limits, application
 
     limits = Limits(config.max_bytes, config.max_texts, config.max_waiting, config.batch_size)
     version = Path(model.name).name
-    app = application(model, name=name, version=version if _is_version(version) else "1", limits=limits)
-    server = uvicorn.Server(
+    made = server(application(model, name=name, version=version if _is_version(version) else "1", limits=limits))
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as e:  # taken while the model was loaded
+        raise _cannot_listen(config.host, config.port, e) from e
+    # Connections are accepted from here on.
+    address = f"http://{_shown(config.host)}:{listener.getsockname()[1]}/v1/models/{name}"
+    example = """'{"inputs": {"text": ["A man plays the guitar."]}}'"""
+    print(f"{address} is ready (Ctrl-C ends it). Try: curl -d {example} {address}:predict", flush=True)
+    # uvicorn answers what is under way, and then repeats the signal for whoever handled it before.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    made.run([listener])
+
+
+def server(app: Starlette) -> uvicorn.Server:
+    """What runs the application."""
+    import uvicorn
+
+    return uvicorn.Server(
         uvicorn.Config(
             app,
             lifespan="off",
@@ -150,17 +168,6 @@ def _serve(config: ServeConfig, name: str, model: Client, listener: socket.socke
             timeout_graceful_shutdown=_FAREWELL,
         )
     )
-    try:
-        listener.listen(_BACKLOG)
-    except OSError as e:  # taken while the model was loaded
-        raise _cannot_listen(config.host, config.port, e) from e
-    # Connections are accepted from here on.
-    address = f"http://{_shown(config.host)}:{listener.getsockname()[1]}/v1/models/{name}"
-    example = """'{"inputs": {"text": ["A man plays the guitar."]}}'"""
-    print(f"{address} is ready (Ctrl-C ends it). Try: curl -d {example} {address}:predict", flush=True)
-    # uvicorn answers what is under way, and then repeats the signal for whoever handled it before.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    server.run([listener])
 
 
 def _shown(host: str) -> str:

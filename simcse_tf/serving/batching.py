@@ -60,7 +60,7 @@ class Batcher:
         self._observe = observe
         self._requests: deque[_Request] = deque()
         self._threads = ThreadPoolExecutor(_CALLS, thread_name_prefix="encode")
-        self._tasks: set[asyncio.Task] = set()
+        self._workers: set[asyncio.Task] = set()
         # Texts that no call has taken yet.
         self.waiting = 0
 
@@ -78,36 +78,29 @@ class Batcher:
         request = _Request(texts, np.empty((len(texts), self._dim), "float32"), answered)
         self._requests.append(request)
         self.waiting += len(texts)
-        if len(self._tasks) < _CALLS:
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if len(self._workers) < _CALLS:
+            self._workers.add(asyncio.create_task(self._work()))
         await answered
         return request.vectors
 
     async def _work(self) -> None:
         """Calls the model until nothing waits."""
-        loop = asyncio.get_running_loop()
-        while parts := self._next_call():
-            texts = [text for request, rows in parts for text in request.texts[rows]]
-            try:
-                vectors = await loop.run_in_executor(self._threads, self._encode, texts)
-            except Exception as e:
-                for request, _ in parts:
-                    self._drop(request)
-                    if not request.answered.done():
-                        request.answered.set_exception(e)
-                continue
-            self._observe(len(texts))
-            done = 0
-            for request, rows in parts:
-                count = rows.stop - rows.start
-                request.vectors[rows] = vectors[done : done + count]
-                done += count
-                request.encoded += count
-                # A request that was cancelled or has failed is done already.
-                if request.encoded == len(request.texts) and not request.answered.done():
-                    request.answered.set_result(None)
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        assert this is not None
+        try:
+            while parts := self._next_call():
+                texts = [text for request, rows in parts for text in request.texts[rows]]
+                try:
+                    _answer(parts, await loop.run_in_executor(self._threads, self._encode, texts))
+                except Exception as e:
+                    for request, _ in parts:
+                        self._fail(request, e)
+                else:
+                    self._observe(len(texts))
+        finally:
+            # At once, not in a callback of the task: a request that came in between would find it at work, and wait
+            # forever.
+            self._workers.discard(this)
 
     def _next_call(self) -> list[tuple[_Request, slice]]:
         """Takes the texts of the next call from those that wait: an equal share of each request, the oldest first."""
@@ -130,9 +123,22 @@ class Batcher:
                 self._requests.append(request)
         return parts
 
-    def _drop(self, request: _Request) -> None:
-        """Takes no more texts of a request that has failed."""
+    def _fail(self, request: _Request, e: Exception) -> None:
         if request in self._requests:
             self._requests.remove(request)
             self.waiting -= len(request.texts) - request.taken
-            request.taken = len(request.texts)
+        if not request.answered.done():
+            request.answered.set_exception(e)
+
+
+def _answer(parts: list[tuple[_Request, slice]], vectors: np.ndarray) -> None:
+    """Gives each request its vectors of a call."""
+    done = 0
+    for request, rows in parts:
+        count = rows.stop - rows.start
+        request.vectors[rows] = vectors[done : done + count]
+        done += count
+        request.encoded += count
+        # One that was cancelled, or whose other texts failed, is done already.
+        if request.encoded == len(request.texts) and not request.answered.done():
+            request.answered.set_result(None)

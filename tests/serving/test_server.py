@@ -25,8 +25,8 @@ from simcse_tf.serving.batching import Batcher, QueueFullError
 from simcse_tf.serving.client import Client
 from tests.serving.conftest import ROOT
 
-uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve: pip install -e '.[serve]'")
-from simcse_tf.serving.server import Limits, application  # noqa: E402
+pytest.importorskip("uvicorn", reason="needs the extra serve: pip install -e '.[serve]'")
+from simcse_tf.serving.server import Limits, application
 
 # One process serves the exported model.
 pytestmark = pytest.mark.xdist_group("serving")
@@ -63,12 +63,11 @@ class Served:
     def __init__(self, backend, **limits):
         self.backend = backend
         app = application(Client(backend), name="tiny", version="1", limits=Limits(**limits))
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off", ws="none"))
-        self.thread = threading.Thread(target=self.server.run)
+        self.server = serve.server(app)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
         self.thread.start()
-        while not self.server.started:
-            time.sleep(0.005)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
 
@@ -83,6 +82,8 @@ class Served:
 
     def stop(self):
         self._connection.close()
+        while not self.server.started:
+            time.sleep(0.001)
         self.server.should_exit = True
         self.thread.join(30)
 
@@ -428,6 +429,27 @@ class TestBatching:
             assert scene.backend.calls[2:] == [["a", "b", "c", "d"]]
             np.testing.assert_array_equal(np.concatenate(answers[2:]), vectors_of("abcd"))
             assert scene.batcher.waiting == 0
+
+        asyncio.run(scene())
+
+    def test_a_request_that_comes_just_as_the_last_calls_end_is_not_forgotten(self):
+        async def scene():
+            scene, again = Scene(), []
+
+            async def ask(text):
+                await scene.batcher.encode([text])
+                if not again:
+                    again.append(text)
+                    await scene.batcher.encode(["again"])
+
+            tasks = []
+            for i, text in enumerate("ab"):
+                tasks.append(asyncio.create_task(ask(text)))
+                while len(scene.backend.calls) <= i:
+                    await asyncio.sleep(0.001)
+            scene.backend.open.set()
+            time.sleep(0.05)  # the loop learns of both ends at once
+            await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
         asyncio.run(scene())
 
