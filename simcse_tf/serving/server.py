@@ -31,7 +31,7 @@ from simcse_tf.serving.client import Client
 _LOG = logging.getLogger(__name__)
 
 # As those of an exported model: the names of a signature's inputs, and of its output with its shape.
-_SIGNATURES = {
+_SIGNATURES: dict[str, tuple[tuple[str, ...], str, tuple[int, ...]]] = {
     "serving_default": (("text",), "embedding", (-1, 0)),
     "similarity": (("text_a", "text_b"), "score", (-1,)),
 }
@@ -305,7 +305,7 @@ def _columns(given: Mapping[str, Any], inputs: tuple[str, ...]) -> tuple[dict[st
         if len(inputs) > 1:
             expected = " and ".join(inputs)
             raise _RefusedError(400, f"'inputs' is {_kind(columns)}; expected an object with {expected}.")
-        columns = {inputs[0]: columns}
+        columns = dict.fromkeys(inputs, columns)
     for name in inputs:
         if name not in columns:
             raise _RefusedError(400, f"Missing named input: {name} in 'inputs' object.")

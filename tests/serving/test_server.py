@@ -94,7 +94,8 @@ def serving(backend=None, **limits):
     try:
         yield served
     finally:
-        served.backend.open.set()
+        if isinstance(served.backend, Made):
+            served.backend.open.set()
         served.stop()
 
 
@@ -185,9 +186,7 @@ class TestTFServingsInterface:
             {"signature_name": "other", "inputs": {"text": a}},
             {"texts": a},
         ]
-        backend = Client(exported)._backend
-        backend.open = threading.Event()
-        with serving(backend) as served:
+        with serving(Client(exported)._backend) as served:
             for request in requests:
                 status, answer = ask(f"{served.url}/v1/models/tiny:predict", request)
                 expected_status, expected = ask(f"{server.rest}:predict", request)
