@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -139,7 +138,7 @@ class _Service:
             raise _RefusedError(400, f"Serving signature name: {_shown(signature)} not found; expected {expected}.")
         inputs, output, _ = _SIGNATURES[signature]
         columns, answer = _columns(given, inputs)
-        texts = [_text(element, where) for where, column in columns.items() for element in column]
+        texts = [_text(element, name, i) for name, column in columns.items() for i, element in enumerate(column)]
         if len(columns[inputs[0]]) * len(inputs) != len(texts):
             raise _RefusedError(400, f"{' and '.join(inputs)} are pairs: expected lists of the same length.")
         result = await self._encode(texts)
@@ -300,12 +299,11 @@ def _columns(given: Mapping[str, Any], inputs: tuple[str, ...]) -> tuple[dict[st
         return _columns_of_rows(given["instances"], inputs), b"predictions"
     if "inputs" not in given:
         raise _RefusedError(400, "Missing 'inputs' or 'instances' key.")
-    columns = given["inputs"]
-    if not isinstance(columns, dict):
-        if len(inputs) > 1:
-            expected = " and ".join(inputs)
-            raise _RefusedError(400, f"'inputs' is {_kind(columns)}; expected an object with {expected}.")
-        columns = dict.fromkeys(inputs, columns)
+    value = given["inputs"]
+    if not isinstance(value, dict) and len(inputs) > 1:
+        expected = " and ".join(inputs)
+        raise _RefusedError(400, f"'inputs' is {_kind(value)}; expected an object with {expected}.")
+    columns: dict[str, Any] = value if isinstance(value, dict) else dict.fromkeys(inputs, value)
     for name in inputs:
         if name not in columns:
             raise _RefusedError(400, f"Missing named input: {name} in 'inputs' object.")
@@ -331,16 +329,16 @@ def _columns_of_rows(rows: Any, inputs: tuple[str, ...]) -> dict[str, list]:
     return columns
 
 
-def _text(value: Any, where: str) -> str:
+def _text(value: Any, name: str, i: int) -> str:
     """A string as it is; TF Serving's `{"b64": ...}` decoded, as the model would take its bytes."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
         try:
             return base64.b64decode(value["b64"], validate=True).decode("utf-8", "replace")
-        except (binascii.Error, ValueError) as e:
-            raise _RefusedError(400, f"{where} has a value of b64 that is not base64: {e}.") from e
-    raise _RefusedError(400, f"{where} has an element that is {_kind(value)}; expected strings.")
+        except ValueError as e:
+            raise _RefusedError(400, f"{name} element {i} has a value of b64 that is not base64: {e}.") from e
+    raise _RefusedError(400, f"{name} element {i} is {_kind(value)}; expected a string.")
 
 
 def _input(given: Any) -> list[str]:
