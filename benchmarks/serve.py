@@ -1,6 +1,6 @@
 """The server: how long clients wait for the vector of a sentence, alone and twenty at a time, and its memory.
 
-`python -m benchmarks.serve MODEL [--clients N] [--requests N] [--json FILE]`; needs the extra `serve`. Starts
+`python -m benchmarks.serve MODEL [--clients N] [--seconds N] [--json FILE]`; needs the extra `serve`. Starts
 `python -m simcse_tf.serve MODEL` and asks it over kept connections. Server and clients share 2 cores: the clients take
 what an answer's bytes cost and no more, and decode the first one only.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import itertools
 import json
 import os
 import random
@@ -27,8 +28,9 @@ import uvloop
 from benchmarks import texts
 from benchmarks.workers import ROOT, resident_memory
 
-# Answers of each connection that are not counted.
-_UNTIMED = 5
+# Seconds of each case that are not counted, and different requests of a client.
+_UNTIMED = 1.0
+_REQUESTS = 100
 
 
 class Server:
@@ -63,11 +65,12 @@ class Connection(asyncio.Protocol):
     """A client that asks again when it has its answer.
 
     Args:
-        requests: What it sends, one after the other.
+        requests: What it sends, one after the other, again and again.
+        until: When it stops.
     """
 
-    def __init__(self, requests: list[bytes]):
-        self._requests = iter(requests)
+    def __init__(self, requests: list[bytes], until: float):
+        self._requests, self._until = itertools.cycle(requests), until
         self._received = bytearray()
         self._expected = 0
         self._began = 0.0
@@ -106,13 +109,12 @@ class Connection(asyncio.Protocol):
             self.ended.set_exception(exc or RuntimeError("the server closed the connection"))
 
     def _send(self) -> None:
-        request = next(self._requests, None)
-        if request is None:
+        self._began = time.perf_counter()
+        if self._began > self._until:
             self.ended.set_result(None)
             self._transport.close()
         else:
-            self._began = time.perf_counter()
-            self._transport.write(request)
+            self._transport.write(next(self._requests))
 
 
 def predict(sentences: list[str]) -> tuple[str, dict[str, Any]]:
@@ -139,7 +141,7 @@ async def load(
     ask: Callable[[list[str]], tuple[str, dict[str, Any]]],
     *,
     clients: int,
-    requests: int,
+    seconds: float,
     size: int,
 ) -> dict[str, float]:
     """Milliseconds that clients wait, and sentences per second; each client has its own connection."""
@@ -149,23 +151,24 @@ async def load(
         body = json.dumps(content).encode()
         return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
 
-    each = _UNTIMED + -(-requests // clients)
-    made = [[request(random.Random(f"{c} {i}").sample(sentences, size)) for i in range(each)] for c in range(clients)]
+    made = [
+        [request(random.Random(f"{client} {i}").sample(sentences, size)) for i in range(_REQUESTS)]
+        for client in range(clients)
+    ]
     loop = asyncio.get_running_loop()
-    connections = [(await loop.create_connection(lambda r=r: Connection(r), "127.0.0.1", port))[1] for r in made]
+    began = time.perf_counter() + _UNTIMED
+    ended = began + seconds
+    connections = [(await loop.create_connection(lambda r=r: Connection(r, ended), "127.0.0.1", port))[1] for r in made]
     await asyncio.gather(*(connection.ended for connection in connections))
     for connection in connections:
         np.testing.assert_allclose(np.linalg.norm(vectors(connection.first), axis=1), 1, atol=1e-3)
-    # Counted from when every client has had its first answers until the first one has had its last.
-    began = max(connection.answers[_UNTIMED - 1][0] for connection in connections)
-    ended = min(connection.answers[-1][0] for connection in connections)
-    seconds = [s for connection in connections for at, s in connection.answers if began < at <= ended]
-    p50, p95, p99 = np.percentile(np.array(seconds) * 1000, [50, 95, 99])
+    waited = [s for connection in connections for at, s in connection.answers if began < at <= ended]
+    p50, p95, p99 = np.percentile(np.array(waited) * 1000, [50, 95, 99])
     return {
-        "p50_ms": round(p50, 1),
-        "p95_ms": round(p95, 1),
-        "p99_ms": round(p99, 1),
-        "sentences_per_s": round(len(seconds) * size / (ended - began)),
+        "p50_ms": round(float(p50), 1),
+        "p95_ms": round(float(p95), 1),
+        "p99_ms": round(float(p99), 1),
+        "sentences_per_s": round(len(waited) * size / seconds),
     }
 
 
@@ -174,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
     parser.add_argument("model", help="what simcse_tf.serve serves")
     parser.add_argument("--clients", type=int, default=20, help="at the same time")
-    parser.add_argument("--requests", type=int, default=3000, help="of single sentences by all clients together")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that each case is measured")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     given = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
@@ -182,16 +185,16 @@ def main() -> None:
         sentences = [s for s in texts.prepare(Path(directory)).sts.read_text("utf-8").split("\n") if s]
     server = Server(given.model)
     cases = {
-        "predict, 1 client": (predict, 1, given.requests // 10, 1),
-        f"predict, {given.clients} clients": (predict, given.clients, given.requests, 1),
-        f"embeddings, {given.clients} clients": (embeddings, given.clients, given.requests, 1),
-        "predict, 2 clients, 64 sentences a request": (predict, 2, given.requests // 64, 64),
+        "predict, 1 client": (predict, 1, 1),
+        f"predict, {given.clients} clients": (predict, given.clients, 1),
+        f"embeddings, {given.clients} clients": (embeddings, given.clients, 1),
+        "predict, 2 clients, 64 sentences a request": (predict, 2, 64),
     }
     figures: dict[str, Any] = {}
     print("| requests | p50 ms | p95 ms | p99 ms | sentences/s |\n|---|---|---|---|---|")
     try:
-        for name, (ask, clients, requests, size) in cases.items():
-            part = uvloop.run(load(server.port, sentences, ask, clients=clients, requests=requests, size=size))
+        for name, (ask, clients, size) in cases.items():
+            part = uvloop.run(load(server.port, sentences, ask, clients=clients, seconds=given.seconds, size=size))
             figures[name] = part
             print(f"| {name} | " + " | ".join(map(str, part.values())) + " |", flush=True)
         figures["server"] = {"starting_s": round(server.starting, 2), "most_mib": server.memory()}
