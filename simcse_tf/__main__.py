@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("simcse_tf.evaluate", "score an encoder on graded pairs, STS and transfer tasks"),
     "encode": ("simcse_tf.encode", "encode a file of texts as an array of vectors"),
     "export": ("simcse_tf.export", "export an encoder for TensorFlow Serving or another library"),
+    "serve": ("simcse_tf.serve", "serve a model over HTTP, without TensorFlow where it needs none"),
     "ablate": ("simcse_tf.ablate", "compare settings over several seeds"),
     "demo": ("simcse_tf.demo.__main__", "explore exported models in a browser"),
 }
