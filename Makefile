@@ -8,7 +8,8 @@ BENCH := .venv-bench
 DOCS := .venv-docs
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
-INSTALL := -m pip install --quiet --disable-pip-version-check
+# Not compiled: Python compiles what is imported, which is a fraction of what is installed.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 ARGS ?=
 
