@@ -108,9 +108,9 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def tiny_preset(tmp_path_factory) -> Path:
-    """A keras-hub preset directory: 3 layers, 16 dimensions, 32 positions."""
+    """A keras-hub preset directory: 2 layers, 16 dimensions, 32 positions."""
     directory = tmp_path_factory.mktemp("tiny") / "preset"
-    tiny.make_preset(directory, VOCABULARY, dim=16)
+    tiny.make_preset(directory, VOCABULARY, layers=2, dim=16)
     return directory
 
 
