@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import os
@@ -171,12 +172,21 @@ def minilm() -> str:
     return "minilm"
 
 
-def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
-    """`savedmodel.export` without its fresh process that loads the result, for fixtures: that costs seconds."""
+@contextlib.contextmanager
+def unchecked():
+    """`savedmodel.export` does without its fresh process that loads the result: seconds, and one test's concern."""
     from simcse_tf.formats import savedmodel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(savedmodel, "_check", lambda *_: None)
+        yield
+
+
+def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
+    """`savedmodel.export`, for fixtures."""
+    from simcse_tf.formats import savedmodel
+
+    with unchecked():
         return savedmodel.export(encoder, directory, **kwargs)
 
 
