@@ -34,6 +34,9 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+# Those by which TensorFlow opens a program that does not silence it.
+TENSORFLOWS_LINES = r"(?m)^[IWEF]\d{4} |^WARNING: All log|cuda"
+
 # The folders with the longest files, longest first; all others follow.
 LONG = ("demo", "serving", "training", "report", "formats", "tests")
 
