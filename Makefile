@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 # Not compiled: Python compiles what is imported, which is a fraction of what is installed.
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
-# In the order of tests/conftest.py.
-WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+# Each file to one worker, which makes its fixtures once, in the order of tests/conftest.py.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .PHONY: setup train demo test test-fast test-interop test-wheel lint format docs bench clean

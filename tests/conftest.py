@@ -41,18 +41,14 @@ TENSORFLOWS_LINES = r"(?m)^[IWEF]\d{4} |^WARNING: All log|cuda"
 LONG = ("demo", "serving", "training", "report", "formats", "tests")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Each file to one worker, which makes its fixtures once; the longest first, so that no worker waits at the end."""
+    """The longest first: at the end of the run no worker then waits for the other."""
 
     def rank(item):
         folder = item.path.parent.name
         return "slow" not in item.keywords, LONG.index(folder) if folder in LONG else len(LONG)
 
     items.sort(key=rank)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
