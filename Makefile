@@ -8,8 +8,11 @@ BENCH := .venv-bench
 DOCS := .venv-docs
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
-INSTALL := -m pip install --quiet --disable-pip-version-check
+# Not compiled: Python compiles what is imported, which is a fraction of what is installed.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
+# Each file to one worker, which makes its fixtures once, in the order of tests/conftest.py.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .PHONY: setup train demo test test-fast test-interop test-wheel lint format docs bench clean
@@ -24,10 +27,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not browser" $(ARGS)
 
 # What transformers, sentence-transformers and mteb make of our files, and we of theirs.
 test-interop: $(INTEROP)/.ready

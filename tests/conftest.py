@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.util
 import os
 import socket
@@ -22,9 +24,31 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# A traced graph is a hundred thousand objects. By Python's own thresholds the collector walks through all of
+# TensorFlow's modules every few tests, which takes a tenth of the suite's time.
+gc.set_threshold(50_000, 10, 5)
+
+
+def pytest_collection_finish():
+    """What the test modules have imported is no garbage."""
+    gc.freeze()
+
+
+# Those by which TensorFlow opens a program that does not silence it.
+TENSORFLOWS_LINES = r"(?m)^[IWEF]\d{4} |^WARNING: All log|cuda"
+
+# The folders with the longest files, longest first; all others follow.
+LONG = ("demo", "serving", "training", "report", "formats", "tests")
+
+
 def pytest_collection_modifyitems(items):
     """The longest first: at the end of the run no worker then waits for the other."""
-    items.sort(key=lambda item: "slow" not in item.keywords)
+
+    def rank(item):
+        folder = item.path.parent.name
+        return "slow" not in item.keywords, LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=rank)
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -97,9 +121,9 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def tiny_preset(tmp_path_factory) -> Path:
-    """A keras-hub preset directory: 3 layers, 16 dimensions, 32 positions."""
+    """A keras-hub preset directory: 2 layers, 16 dimensions, 32 positions."""
     directory = tmp_path_factory.mktemp("tiny") / "preset"
-    tiny.make_preset(directory, VOCABULARY, dim=16)
+    tiny.make_preset(directory, VOCABULARY, layers=2, dim=16)
     return directory
 
 
@@ -147,12 +171,21 @@ def minilm() -> str:
     return "minilm"
 
 
-def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
-    """`savedmodel.export` without its fresh process that loads the result, for fixtures: that costs seconds."""
+@contextlib.contextmanager
+def unchecked():
+    """`savedmodel.export` does without its fresh process that loads the result: seconds, and one test's concern."""
     from simcse_tf.formats import savedmodel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(savedmodel, "_check", lambda *_: None)
+        yield
+
+
+def export_unchecked(encoder, directory: Path, **kwargs) -> Path:
+    """`savedmodel.export`, for fixtures."""
+    from simcse_tf.formats import savedmodel
+
+    with unchecked():
         return savedmodel.export(encoder, directory, **kwargs)
 
 

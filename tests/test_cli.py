@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -98,19 +97,6 @@ class TestQuiet:
         after = "import os; sys.stderr.write(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
         assert imported("", after, TF_CPP_MIN_LOG_LEVEL="1").stderr.endswith("1")
         assert imported("", after).stderr.endswith("2")
-
-    @pytest.mark.parametrize("command", ["encode", "export", "python"])
-    def test_no_command_and_no_program_begins_with_tensorflows_lines(self, command, tiny_preset, tmp_path):
-        (tmp_path / "in.txt").write_text("a dog\n", "utf-8")
-        files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.npy")
-        arguments = {
-            "encode": ["-m", "simcse_tf.encode", tiny_preset, *files],
-            "export": ["-m", "simcse_tf.export", tiny_preset, "--format", "keras-hub", "--to", tmp_path / "out"],
-            "python": ["-c", f"import simcse_tf; simcse_tf.load({str(tiny_preset)!r}).encode('a dog')"],
-        }
-        done = python(*arguments[command])
-        assert done.returncode == 0, done.stderr
-        assert not re.search(r"^[IWEF]\d{4} |^WARNING: All log|cuda", done.stderr, re.MULTILINE), done.stderr
 
 
 class TestOneName:

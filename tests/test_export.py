@@ -1,5 +1,6 @@
 """`python -m simcse_tf.export`: what it refuses, and when; what it writes is in tests/formats."""
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from simcse_tf import cli, export
 from simcse_tf.errors import UserError
+from tests.conftest import TENSORFLOWS_LINES
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,8 @@ def test_arguments_are_called_what_they_are(capsys):
     assert "STR" not in shown
 
 
-def test_the_command_line_says_where_the_export_is(tiny_preset, tmp_path):
+def test_the_command_line_says_where_the_export_is_and_nothing_of_tensorflows(tiny_preset, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     done = subprocess.run(
         [
             sys.executable,
@@ -70,6 +73,7 @@ def test_the_command_line_says_where_the_export_is(tiny_preset, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'x'}\n"
+    assert not re.search(TENSORFLOWS_LINES, done.stderr), done.stderr
 
 
 def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def environment(wheel, tmp_path_factory):
         pytest.skip("installs for minutes: make test-wheel")
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt"]
     run(*pip, f"simcse-tf[demo] @ {wheel.as_uri()}")
     return folder / "bin"
 
