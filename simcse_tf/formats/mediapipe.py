@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from simcse_tf.checks import check_choice, require
 from simcse_tf.config import Quantize
@@ -23,8 +23,36 @@ if TYPE_CHECKING:
 # What MediaPipe calls a BERT model's three inputs and the file with the vocabulary.
 _INPUTS = ("ids", "mask", "segment_ids")
 _VOCABULARY_FILE = "vocab.txt"
+_WHY = "a model for MediaPipe is checked with mediapipe"
 # keras-hub's tokenizers that split a text as MediaPipe does.
 _TOKENIZERS = {f"{family.keras_hub}Tokenizer" for family in FAMILIES.values() if family.tokenizer == "wordpiece"}
+# Where MediaPipe Tasks runs: the package, how a model is loaded there, how a text becomes an embedding.
+_PLATFORMS = [
+    (
+        "Android (Kotlin)",
+        "com.google.mediapipe:tasks-text",
+        'TextEmbedder.createFromFile(context, "model.tflite")',
+        "embedder.embed(text).embeddingResult().embeddings().first()",
+    ),
+    (
+        "iOS (Swift)",
+        "MediaPipeTasksText",
+        "try TextEmbedder(modelPath: path)",
+        "try embedder.embed(text: text).embeddingResult.embeddings[0]",
+    ),
+    (
+        "Web (JavaScript)",
+        "@mediapipe/tasks-text",
+        'await TextEmbedder.createFromModelPath(await FilesetResolver.forTextTasks(wasm), "model.tflite")',
+        "embedder.embed(text).embeddings[0]",
+    ),
+    (
+        "Python",
+        "mediapipe",
+        'TextEmbedder.create_from_model_path("model.tflite")',
+        "embedder.embed(text).embeddings[0]",
+    ),
+]
 # What a fresh process does with an exported file. mediapipe imports TensorFlow where it is installed (10 s), for the sake
 # of its own documentation.
 _RUN = """
@@ -45,17 +73,9 @@ def check_origin(origin: Origin) -> None:
     Raises:
         UserError: It cannot, or is not.
     """
-    require("mediapipe", "mediapipe", "a model for MediaPipe is checked with mediapipe")
-    if origin.directory is None:
-        return
-    if origin.kind == "keras_hub":
-        about = read_json_object(origin.directory / "tokenizer.json")
-        _check_tokenizer(str(about.get("class_name")), bool(about.get("config", {}).get("lowercase")))
-    else:
-        family = huggingface.check_directory(origin.directory)
-        file = origin.directory / "tokenizer_config.json"
-        settings = read_json_object(file) if file.is_file() else {}
-        _check_tokenizer(f"{family.keras_hub}Tokenizer", bool(settings.get("do_lower_case", True)))
+    if origin.directory is not None:
+        _check_tokenizer(*_tokenizer(origin.kind, origin.directory))
+    require("mediapipe", "mediapipe", _WHY)
 
 
 def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Quantize = "none") -> Path:
@@ -87,9 +107,9 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
 
     check_new(directory)
     check_choice("quantize", quantize, get_args(Quantize))
-    require("mediapipe", "mediapipe", "a model for MediaPipe is checked with mediapipe")
     tokenizer = encoder.tokenizer
     _check_tokenizer(type(tokenizer).__name__, bool(getattr(tokenizer, "lowercase", False)))
+    require("mediapipe", "mediapipe", _WHY)
 
     def shorten(tokens: tf.Tensor) -> tf.Tensor:
         return tf.concat([tokens[:, :-1][:, : encoder.max_length - 1], tokens[:, -1:]], axis=1)
@@ -107,10 +127,21 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
         # Others are split otherwise, and mediapipe for Python ends a text at a NUL.
         texts = [text for text in check_texts() if text.isascii() and "\x00" not in text]
         quality = litert.check(encoder, _RUN, new / MODEL_FILE, texts, quantize)
-        section = _card_section(new / MODEL_FILE, quantize, quality, len(texts))
+        section = _card_section(encoder, new / MODEL_FILE, quantize, quality, len(texts))
         packages = ("tensorflow", "keras", "keras-hub", "mediapipe")
         card.write(encoder, new, name=directory.name, source=source, section=section, packages=packages)
     return directory
+
+
+def _tokenizer(kind: str, directory: Path) -> tuple[str, bool]:
+    """keras-hub's name for a directory's tokenizer, and whether it lowercases."""
+    if kind == "keras_hub":
+        about = read_json_object(directory / "tokenizer.json")
+        return str(about.get("class_name")), bool(about.get("config", {}).get("lowercase"))
+    family = huggingface.check_directory(directory)
+    file = directory / "tokenizer_config.json"
+    settings = read_json_object(file) if file.is_file() else {}
+    return f"{family.keras_hub}Tokenizer", bool(settings.get("do_lower_case", True))
 
 
 def _check_tokenizer(name: str, lowercase: bool) -> None:
@@ -148,9 +179,11 @@ def _with_metadata(model: bytes) -> bytes:
 def _metadata(inputs: list[str]) -> bytearray:
     """TFLite's model metadata: the inputs' names, in the model's order, the tokenizer and the output's name."""
     import flatbuffers
-    from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
+    from mediapipe.tasks.metadata import (  # pyright: ignore[reportMissingImports]  (the extra is optional)
+        metadata_schema_py_generated as schema,
+    )
 
-    def tensor(name: str) -> schema.TensorMetadataT:
+    def tensor(name: str) -> Any:
         described = schema.TensorMetadataT()
         described.name = name
         return described
@@ -173,5 +206,41 @@ def _metadata(inputs: list[str]) -> bytearray:
     return builder.Output()
 
 
-def _card_section(file: Path, quantize: Quantize, quality: Quality, texts: int) -> list[str]:
-    return []
+def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Quality, texts: int) -> list[str]:
+    stored = {"none": "float32", "float16": "float16", "int8": "int8, one scale per row"}[quantize]
+    return [
+        "## Use",
+        "",
+        "`model.tflite` is all that an app needs for the Text Embedder of MediaPipe Tasks; the vocabulary is inside.",
+        "",
+        "| platform | package | load | embed |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join((platform, *(f'`{part}`' for part in rest)))} |" for platform, *rest in _PLATFORMS),
+        "",
+        "`wasm` is the folder of that name in the npm package. Vectors have unit length: leave `l2_normalize` off.",
+        "`quantize` gives 8-bit integers, 128 times the numbers; `TextEmbedder`'s own cosine similarity takes both.",
+        "",
+        "## What differs from the model before export",
+        "",
+        "The tokens. MediaPipe lowercases ASCII alone, strips no accents and keeps control characters: a word such as",
+        "`caf\u00e9` or `\u00c9COLE` becomes other tokens than in training, often the unknown one. Printable ASCII gives the same",
+        "tokens. So bring a text into Unicode's form NFKD, remove the marks (`\\p{Mn}`) and lowercase it before embedding it:",
+        "that is all for most words in Latin, Greek and Cyrillic letters, though not for `\u00df` and `\u2026`.",
+        "",
+        f"A text is cut off after {encoder.max_length} tokens, as before export, by the model: MediaPipe hands over all of them.",
+        "",
+        "## Files",
+        "",
+        *card.table(
+            "property",
+            "value",
+            [
+                ("weights", stored),
+                (f"`{file.name}`", f"{file.stat().st_size / 1e6:.1f} MB"),
+                ("Spearman x 100 on the bundled pairs, before export", f"{quality.live_spearman:.2f}"),
+                ("the same, in MediaPipe", f"{quality.spearman:.2f}"),
+                (f"smallest cosine to the encoder before export, {texts} texts", f"{quality.smallest_cosine:.4f}"),
+            ],
+        ),
+        "",
+    ]
