@@ -30,7 +30,8 @@ class ExportConfig:
     # mediapipe: for apps, in the Text Embedder of MediaPipe Tasks;
     # huggingface: for transformers and sentence-transformers; keras-hub: a preset.
     format: Literal["savedmodel", "litert", "mediapipe", "huggingface", "keras-hub"] = "savedmodel"
-    # How a model for LiteRT or MediaPipe stores its weights: float32, float16 (half the size) or int8 (a quarter, and the fastest).
+    # How a model for LiteRT or MediaPipe stores its weights: float32, float16 (half the size) or int8 (a quarter, and
+    # the fastest).
     quantize: Quantize = "none"
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None

@@ -53,8 +53,8 @@ _PLATFORMS = [
         "embedder.embed(text).embeddings[0]",
     ),
 ]
-# What a fresh process does with an exported file. mediapipe imports TensorFlow where it is installed (10 s), for the sake
-# of its own documentation.
+# What a fresh process does with an exported file. mediapipe imports TensorFlow where it is installed (10 s), for the
+# sake of its own documentation.
 _RUN = """
 import json, sys
 sys.modules["tensorflow"] = None
@@ -85,8 +85,8 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
     got the live encoder's embeddings from it: for the ASCII texts among those that every export is checked with, a
     cosine of at least 0.9999 (`int8`: 0.98), for the bundled pairs a Spearman correlation within 0.3 hundredths.
 
-    MediaPipe neither cuts a text off nor pads it for a model whose length is dynamic, as here; the model itself drops the
-    tokens beyond the encoder's `max_length`, and keeps [SEP].
+    MediaPipe neither cuts a text off nor pads it for a model whose length is dynamic, as here; the model itself drops
+    the tokens beyond the encoder's `max_length`, and keeps [SEP].
 
     Args:
         encoder: An encoder with a WordPiece tokenizer that lowercases.
@@ -223,11 +223,12 @@ def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Qua
         "## What differs from the model before export",
         "",
         "The tokens. MediaPipe lowercases ASCII alone, strips no accents and keeps control characters: a word such as",
-        "`caf\u00e9` or `\u00c9COLE` becomes other tokens than in training, often the unknown one. Printable ASCII gives the same",
-        "tokens. So bring a text into Unicode's form NFKD, remove the marks (`\\p{Mn}`) and lowercase it before embedding it:",
-        "that is all for most words in Latin, Greek and Cyrillic letters, though not for `\u00df` and `\u2026`.",
+        "`caf\u00e9` or `\u00c9COLE` becomes other tokens than in training, often the unknown one. Printable ASCII gives the",
+        "same tokens. So prepare a text before it is embedded: bring it into Unicode's form NFKD, remove the marks",
+        "(`\\p{Mn}`), compose it again (NFC), lowercase it, write `\u00df` as `ss`, and leave `\u2026` and invisible characters out.",
         "",
-        f"A text is cut off after {encoder.max_length} tokens, as before export, by the model: MediaPipe hands over all of them.",
+        f"A text is cut off after {encoder.max_length} tokens, as before export. The model does that: MediaPipe hands over",
+        "all tokens.",
         "",
         "## Files",
         "",
