@@ -166,7 +166,7 @@ def _with_metadata(model: bytes) -> bytes:
     from tensorflow.lite.python import schema_py_generated as tflite
     from tensorflow.lite.tools import flatbuffer_utils
 
-    parts = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    parts: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     names = {tensor.tensorIndex: tensor.name.decode() for tensor in parts.signatureDefs[0].inputs}
     buffer, entry = tflite.BufferT(), tflite.MetadataT()
     buffer.data = _metadata([names[index] for index in parts.subgraphs[0].inputs])
@@ -222,13 +222,14 @@ def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Qua
         "",
         "## What differs from the model before export",
         "",
-        "The tokens. MediaPipe lowercases ASCII alone, strips no accents and keeps control characters: a word such as",
-        "`caf\u00e9` or `\u00c9COLE` becomes other tokens than in training, often the unknown one. Printable ASCII gives the",
-        "same tokens. So prepare a text before it is embedded: bring it into Unicode's form NFKD, remove the marks",
-        "(`\\p{Mn}`), compose it again (NFC), lowercase it, write `\u00df` as `ss`, and leave `\u2026` and invisible characters out.",
+        "The tokens. MediaPipe lowercases ASCII alone, strips no accents and keeps control characters: a word such",
+        "as `caf\u00e9` or `\u00c9COLE` becomes other tokens than in training, often the unknown one. Printable ASCII",
+        "gives the same tokens. So prepare a text before it is embedded: bring it into Unicode's form NFKD, remove the",
+        "marks (`\\p{Mn}`), compose it again (NFC), lowercase it, write `\u00df` as `ss`, and leave out `\u2026` and",
+        "invisible characters.",
         "",
-        f"A text is cut off after {encoder.max_length} tokens, as before export. The model does that: MediaPipe hands over",
-        "all tokens.",
+        f"A text is cut off after {encoder.max_length} tokens, as before export. The model does that: MediaPipe hands",
+        "over all tokens.",
         "",
         "## Files",
         "",
