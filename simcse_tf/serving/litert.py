@@ -8,6 +8,7 @@ import numpy as np
 
 from simcse_tf.checks import require
 from simcse_tf.errors import UserError
+from simcse_tf.serving.exported import is_mediapipe
 
 
 class LiteRTBackend:
@@ -17,10 +18,16 @@ class LiteRTBackend:
         directory: The exported directory.
 
     Raises:
-        UserError: ai-edge-litert is missing, or so is a file, or one is damaged or of another model.
+        UserError: ai-edge-litert is missing, or so is a file, or one is damaged or of another model, or the model is
+            for MediaPipe.
     """
 
     def __init__(self, directory: Path):
+        if is_mediapipe(directory):
+            raise UserError(
+                f"{directory}: is a model for MediaPipe, which only MediaPipe's Text Embedder runs. Export the encoder "
+                "again, with `format` litert."
+            )
         require("ai_edge_litert", "litert", f"{directory}: a LiteRT model needs ai-edge-litert")
         from simcse_tf.serving.embedder import Embedder
 

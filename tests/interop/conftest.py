@@ -1,9 +1,11 @@
-"""Cross-checks against PyTorch's libraries.
+"""Cross-checks against PyTorch's libraries and MediaPipe.
 
 `make test-interop` runs them in an environment of their own, which has those; in any other nothing is collected here.
 """
 
 from importlib.util import find_spec
 
-if any(find_spec(library) is None for library in ("mteb", "sentence_transformers", "torch", "transformers")):
+if any(
+    find_spec(library) is None for library in ("mediapipe", "mteb", "sentence_transformers", "torch", "transformers")
+):
     collect_ignore_glob = ["test_*.py"]
