@@ -64,6 +64,8 @@ class Served:
         self.backend = backend
         app = application(Client(backend), name="tiny", version="1", limits=Limits(**limits))
         self.server = serve.server(app)
+        # The connection is idle while other tests run, however long.
+        self.server.config.timeout_keep_alive = 3600
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         self.thread = threading.Thread(target=self.server.run, args=([listener],))
