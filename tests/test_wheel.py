@@ -17,8 +17,6 @@ from benchmarks.workers import free_port
 from tests.conftest import SENTENCES
 
 ROOT = Path(__file__).resolve().parents[1]
-# One worker: the wheel is built once.
-pytestmark = pytest.mark.xdist_group("wheel")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from simcse_tf.demo.models import Registry
 from simcse_tf.demo.search import search
 from simcse_tf.errors import UserError
 
-# One worker: the exports are made once, and the page is started once.
-pytestmark = pytest.mark.xdist_group("demo")
 SENTENCES = ["a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."]
 
 

@@ -18,7 +18,6 @@ CHROMIUM = next(
 )
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("demo"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable: apt-get install chromium"),
 ]
 # Chromium by itself asks Google for updates; the page must ask nobody.

@@ -11,7 +11,6 @@ import pytest
 from tests.demo.conftest import ROOT, Demo
 
 gradio_client = pytest.importorskip("gradio_client")
-pytestmark = pytest.mark.xdist_group("demo")
 A, B, C, D = "a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."
 
 

@@ -21,9 +21,6 @@ from simcse_tf.serving.embedder import Embedder
 from tests.conftest import SENTENCES, VOCABULARY
 from tests.formats.tiny_encoders import TEXTS, distance, encoder_of
 
-# The exports are made once per process.
-pytestmark = pytest.mark.xdist_group("serving")
-
 ODD = ["", " ", "dog\x00cat", "dog \ud800", "\U0001f600 caf\u00e9", "dog " * 5000, "\ufffd\u200b\x07"]
 
 

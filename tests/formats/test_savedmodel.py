@@ -15,9 +15,6 @@ from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.serving.client import Client
 from tests.conftest import SENTENCES
 
-# The exports are made once per process.
-pytestmark = pytest.mark.xdist_group("serving")
-
 TEXTS = [*SENTENCES[:5], "", "dog \ud800 \x00 \U0001f600".encode("utf-8", "replace").decode()]
 
 

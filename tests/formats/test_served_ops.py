@@ -5,8 +5,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from simcse_tf.errors import UserError
 from simcse_tf.formats import served_ops
 
-pytestmark = pytest.mark.xdist_group("serving")
-
 
 def write(directory, *nodes, functions=()):
     """A SavedModel that is no more than a graph with nodes `(op, attribute names)`."""

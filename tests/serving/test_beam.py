@@ -14,7 +14,6 @@ from simcse_tf.serving import Client
 from tests.conftest import SENTENCES
 
 pytest.importorskip("apache_beam", reason="apache-beam is not installed: pip install 'simcse-tf[beam]'")
-pytestmark = pytest.mark.xdist_group("serving")
 ROOT = Path(__file__).resolve().parents[2]
 
 

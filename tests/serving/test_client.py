@@ -16,9 +16,6 @@ from simcse_tf.serving.client import Client
 from tests.conftest import SENTENCES
 from tests.serving.conftest import ROOT
 
-# One process serves all of them.
-pytestmark = pytest.mark.xdist_group("serving")
-
 ODD = [
     "",
     " ",

@@ -5,7 +5,6 @@ import pytest
 
 from tests.serving.conftest import ROOT
 
-pytestmark = pytest.mark.xdist_group("serving")
 yaml = pytest.importorskip("yaml")
 
 

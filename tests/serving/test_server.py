@@ -28,9 +28,6 @@ from tests.serving.conftest import ROOT
 pytest.importorskip("uvicorn", reason="needs the extra serve: pip install -e '.[serve]'")
 from simcse_tf.serving.server import Limits, application
 
-# One process serves the exported model.
-pytestmark = pytest.mark.xdist_group("serving")
-
 DIM = 8
 PREDICT = "/v1/models/tiny:predict"
 ODD = ["", " ", "\x00dog\x00", "\U0001f600 caf\u00e9", "\u05e9\u05dc\u05d5\u05dd", '"\\\n\t', "dog " * 25_000]

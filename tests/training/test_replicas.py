@@ -9,9 +9,6 @@ import pytest
 
 from tests.conftest import write_triplets
 
-# One worker: the runs of one replica are shared.
-pytestmark = pytest.mark.xdist_group("replicas")
-
 
 def train(preset, path, replicas):
     worker = Path(__file__).with_name("replicas_worker.py")
