@@ -1,7 +1,9 @@
-"""How the machine's devices are used where the configuration says `auto`: 16-bit arithmetic, XLA, steps per call."""
+"""How the machine is used: memory; where the configuration says `auto`, 16-bit arithmetic, XLA, steps per call."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 
 import tensorflow as tf
@@ -13,6 +15,32 @@ from simcse_tf.training import replicas
 _BFLOAT16 = (8, 0)
 # Most steps that an accelerator takes in one call from Python.
 _MOST_STEPS = 32
+
+
+# mallopt's numbers in glibc's malloc.h, and what they are set to: blocks up to 32 MiB, the most that glibc allows, come
+# from the heap, whose end is given back when 128 MiB are free there.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = 128 * 2**20, 32 * 2**20
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Keeps the memory of one step for the next.
+
+    TensorFlow's generator data set, when the first one starts, tells malloc to give back all but 128 KiB; with that,
+    malloc also stops learning which sizes come again. From then on the tensors of every step are new pages of the
+    system, zeroed one by one: a quarter to a half of a step's time on a CPU (benchmarks/LOG.md). Nothing happens where
+    there is no glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    # The first generator data set: later ones leave what is set here.
+    nothing = tf.data.Dataset.from_generator(lambda: [0], output_signature=tf.TensorSpec([], tf.int32))
+    for _ in nothing:
+        pass
+    mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+    mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
 
 
 def precision(config: TrainConfig, strategy: tf.distribute.Strategy) -> str:

@@ -18,6 +18,7 @@ from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
 from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
+from simcse_tf.training.compute import keep_freed_memory
 
 _Step = Literal["train", "test", "predict"]
 # Rows of a list in a batch, as in Keras, where nothing is said.
@@ -216,6 +217,7 @@ class SimCSE(replicas.Model):
             UserError: Targets or weights are given, or a row is not like the others.
         """
         _refuse(y=y, sample_weight=sample_weight, class_weight=class_weight)
+        keep_freed_memory()
         if validation_split:
             x, validation_data = _split(x, validation_split, validation_data)
         if validation_data is not None:

@@ -1,8 +1,11 @@
 """What a GPU changes where no flag is given. There is none: TensorFlow is told of one, or its way is taken on CPU."""
 
 import json
+import platform
+import resource
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -109,3 +112,17 @@ def test_the_way_of_one_gpu_trains_to_the_same_weights(capsys, monkeypatch, tiny
     # Each third loss is heard of, and the same evaluations.
     assert fewer_losses == [line for line in losses if line["step"] % 3 == 0]
     assert [line["step"] for line in fewer_losses if "dev" in line] == [0, 3, 6]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep memory")
+def test_memory_that_a_step_has_freed_is_there_for_the_next():
+    compute.keep_freed_memory()
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(4 * 2**20, "float32")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    # 16 MiB are 4,096 pages; with large pages fewer.
+    first, *others = [faults() for _ in range(5)]
+    assert max(others) < 200, (first, others)
