@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
         result = _train(checked, console)
     if result is None or not checked.cluster.is_chief:
         return
-    console.print(table(runs.read(checked.run.path), result["development_set"]))
+    console.print(table(runs.read(checked.run.path)))
     if result["best_step"] == 0:
         console.print("No step improved on the encoder that training began with: that encoder is kept.")
 
@@ -139,18 +139,20 @@ def _next_steps(result: dict[str, Any]) -> Iterator[str]:
     yield f"  {cli.prog('evaluate')} {run} --sts-dir DIR    score it on STS tasks (--fetch DIR downloads them)"
 
 
-def table(run: runs.Run, development_set: str) -> Table:
-    """Before and after, side by side."""
-    rows = Table(title=f"{development_set}, best of {run.steps} steps")
+def table(run: runs.Run) -> Table:
+    """Before and after, side by side, on every development set; the first selected the best step."""
+    judge = run.development_sets[0]
+    rows = Table(title=f"{judge.name}, best of {run.steps} steps")
     for heading in ("", "before", f"after {run.best['step']} steps"):
         rows.add_column(heading, justify="right" if heading else "left")
-    labels = {
-        "dev": "Spearman x 100",
-        "alignment": "alignment (lower is better)",
-        "uniformity": "uniformity (lower is better)",
-    }
-    for name, label in labels.items():
-        rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
+    for each in run.development_sets:
+        if each is not judge:
+            rows.add_section()
+            rows.add_row(each.name)
+        for figure, label in each.labels.items():
+            name = "dev" if each is judge and figure == each.headline else f"{each.name}/{figure}"
+            if name in run.best:
+                rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
     return rows
 
 

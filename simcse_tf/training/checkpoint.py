@@ -3,6 +3,7 @@
     config.json                 what the run is; written before the first step
     data.json                   fingerprints of what it reads
     versions.json               the packages that it is trained with
+    development.json            what it is judged on, the set that selects first
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far

@@ -247,9 +247,10 @@ class TestCallbacks:
         assert len(history["val_spearman"]) == len(history["val_alignment"]) == len(history["val_uniformity"]) == 4
         assert "val_spearman" in (tmp_path / "log.csv").read_text()
         assert list((tmp_path / "tensorboard" / "validation").glob("events*"))
-        from simcse_tf.training.callbacks import sts_scores
+        from simcse_tf.evaluation.development import Graded
+        from simcse_tf.training.callbacks import figures
 
-        saved = sts_scores(keras.saving.load_model(best).encoder, pairs)["spearman"]
+        saved = figures(keras.saving.load_model(best).encoder, Graded.of(pairs))["spearman"]
         assert saved == max(history["val_spearman"])
 
     def test_the_score_is_the_evaluations(self, make, pairs):
