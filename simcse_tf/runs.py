@@ -14,6 +14,9 @@ from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.files import read_json, read_json_object
 
+# The keys of a row in held_out.jsonl.
+HELD_OUT = ("anchor", "positive", "negative")
+
 
 @dataclass(frozen=True)
 class DevelopmentSet:
@@ -91,6 +94,25 @@ class Run:
         if not self.evaluations or not self.encoder.is_dir():
             raise UserError(f"{self.path}: the run has not been evaluated yet. Continue it with `resume`.")
         return self.evaluations
+
+
+def read_held_out(path: Path) -> list[tuple[str, ...]]:
+    """The rows of its data that a run is not trained on; none if it holds out nothing.
+
+    Raises:
+        UserError: The file is damaged; names file and line.
+    """
+    file = path / "held_out.jsonl"
+    if not file.is_file():
+        return []
+    rows = []
+    # Not splitlines, which would also cut texts.
+    for number, line in enumerate(file.read_text("utf-8").split("\n")[:-1], 1):
+        try:
+            rows.append(tuple(json.loads(line)[name] for name in HELD_OUT[:2]))
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
+    return rows
 
 
 def is_run(path: Path) -> bool:

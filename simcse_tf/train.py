@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
+from simcse_tf.data import sources
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.report import report
@@ -179,7 +180,24 @@ def parse(arguments: list[str]) -> TrainConfig:
         description=_DESCRIPTION.format(recipes=recipes, name=name),
         default=recipe(name),
     )
+    if _given(arguments, "data") and not _given(arguments, "dev") and not _given(arguments, "sts-dir"):
+        config = _judged_by_its_data(config)
     return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
+
+
+def _given(arguments: Sequence[str], flag: str) -> bool:
+    return any(re.fullmatch(f"--{flag}(=.*)?", argument.replace("_", "-"), re.DOTALL) for argument in arguments)
+
+
+def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
+    """With pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    try:
+        source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
+    except UserError:
+        return config  # the plan says what is wrong
+    if source.views == 1 or source.needs_tensorflow:
+        return config
+    return replace(config, dev=("held-out", "bundled"))
 
 
 if __name__ == "__main__":

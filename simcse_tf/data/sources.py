@@ -41,6 +41,7 @@ class Source:
     Attributes:
         name: As given to `open_source`.
         views: Strings in a row: 1 (sentence), 2 (anchor, positive) or 3 (anchor, positive, hard negative).
+        read: Yields the rows; hands over the ones that cannot be used.
         columns: What the rows are read from, where the source has columns.
         needs_tensorflow: Reading imports TensorFlow.
         survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
@@ -48,7 +49,7 @@ class Source:
 
     name: str
     views: int
-    _read: Callable[[Reject], Rows]
+    read: Callable[[Reject], Rows]
     columns: tuple[str, ...] = ()
     needs_tensorflow: bool = False
     survey: Callable[[], tuple[int, str] | None] | None = None
@@ -74,7 +75,7 @@ class Source:
                 raise UserError(f"{message}. Correct it, or set `skip_bad_rows` to leave such rows out and count them.")
             on_bad(message)
 
-        rows = self._read(reject)
+        rows = self.read(reject)
         try:
             yield next(rows)
         except StopIteration as end:

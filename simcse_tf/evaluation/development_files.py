@@ -28,9 +28,10 @@ from simcse_tf.evaluation import pairs, sts
 from simcse_tf.evaluation.development import DevelopmentSet, Graded, Labelled, Triplets
 from simcse_tf.evaluation.retrieval import Retrieval
 
-KINDS = ("graded", "labelled", "triplets", "retrieval")
 BUNDLED = "bundled"
 TFDS = "tfds:glue/stsb"
+# A part of the training data, which only a run has.
+HELD_OUT = "held-out"
 # General pairs, in whose place `sts_dir` puts STS-B's.
 _GENERAL = (BUNDLED, TFDS)
 
@@ -59,6 +60,7 @@ def find(
     columns: tuple[str, ...] = (),
     select_by: str | None = None,
     setting: str = "dev",
+    held_out: DevelopmentSet | None = None,
 ) -> tuple[DevelopmentSet, ...]:
     """Reads and checks development sets; the one by which encoders are selected comes first.
 
@@ -70,13 +72,16 @@ def find(
         columns: As `open_development_set`; only of files that have them all.
         select_by: The name of the set that selects; the first if not given.
         setting: What `specs` is called in messages.
+        held_out: What `held-out` is; that is left out of `specs` if there is none.
 
     Raises:
         UserError: As `open_development_set`; an unknown name; two sets of one name; no set is called `select_by`.
     """
     found: list[DevelopmentSet] = []
     for spec in dict.fromkeys(specs):
-        if spec in _GENERAL and sts_dir is not None:
+        if spec == HELD_OUT and setting == "dev":
+            found += [held_out] if held_out else []
+        elif spec in _GENERAL and sts_dir is not None:
             if not any(each.name == "STSB-dev" for each in found):
                 found.append(Graded.of(sts.load("STSB-dev", sts_dir)))
         elif spec == BUNDLED:
@@ -87,7 +92,7 @@ def find(
             found.append(Graded("STSB-dev", f"{TFDS}, validation", load, needs_tensorflow=True))
         else:
             kind, _, path = spec.partition(":")
-            kind, path = (kind, path) if kind in KINDS else (None, spec)
+            kind, path = (kind, path) if kind in _READERS else (None, spec)
             if not os.path.exists(path) and Path(path).name == path and not Path(path).suffix:
                 raise UserError(
                     f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, _GENERAL)} "
@@ -136,8 +141,8 @@ def open_development_set(path: Path | str, *, kind: str | None = None, columns: 
             because every grade is the same; names file and line.
     """
     path = Path(path)
-    if kind is not None and kind not in KINDS:
-        raise UserError(f"`kind` {kind}: unknown. {did_you_mean(kind, KINDS)}")
+    if kind is not None and kind not in _READERS:
+        raise UserError(f"`kind` {kind}: unknown. {did_you_mean(kind, _READERS)}")
     judged = path.parent.name == "qrels" and path.suffix == ".tsv" and path.is_file()
     if path.is_dir() or judged:
         if kind not in (None, "retrieval"):

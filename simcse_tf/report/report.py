@@ -72,7 +72,7 @@ def write_report(
     if sts_dir or transfer_dir or tasks or on:
         chosen = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on, columns=columns)
     known = {each.name for each in (*chosen.pairs, *chosen.on)}
-    own = [each for each in find_development_sets(config) if each.name not in known]
+    own = [each for each in find_development_sets(config, runs.read_held_out(run)) if each.name not in known]
     # Pictures and alignment are of graded pairs.
     graded = tuple(each.pairs for each in own if isinstance(each, Graded))
     others = tuple(each for each in own if not isinstance(each, Graded))

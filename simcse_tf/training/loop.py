@@ -14,6 +14,7 @@ from rich.console import Console
 from simcse_tf import runs
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
+from simcse_tf.data.held_out import HeldOut
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
@@ -102,6 +103,8 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         progress = run.start(config, data)
         write_json(run.path / "versions.json", suite.versions())
         write_json(run.path / "development.json", about)
+        if plan.held_out is not None and plan.held_out.rows:
+            run.write_held_out(plan.held_out.rows)
     step = agreed_step(workers, plan, data, progress.step)
     if step >= 0:
         run.load_state(callbacks.state_variables(model), step)
@@ -149,6 +152,8 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         console=console,
     )
     columns = f" (columns {', '.join(plan.source.columns)})" if plan.source.columns else ""
+    if plan.held_out is not None:
+        console.print(_about_held_out(plan.held_out, run))
     for each in about:
         console.print(f"development set {each['name']}: {each['size']} ({each['kind']}) from {each['source']}")
     console.print(
@@ -174,6 +179,15 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
     # to resume.
     workers.all_gather(0)
     return result
+
+
+def _about_held_out(held: HeldOut, run: RunDirectory) -> str:
+    if held.problem:
+        return f"no part of the data is held out to judge the encoder by: {held.problem}"
+    return (
+        f"{len(held.rows):,} of {held.total:,} rows are held out of training, to judge the encoder by. None of their "
+        f"texts is in the others; they are in {run.held_out}"
+    )
 
 
 def write_result(run: RunDirectory) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from simcse_tf.config import TrainConfig
-from simcse_tf.data import sources
+from simcse_tf.data import held_out, sources
+from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import development_files
 from simcse_tf.evaluation.development import DevelopmentSet
+from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.formats import presets
 from simcse_tf.training import cluster, fingerprint
 from simcse_tf.training.checkpoint import RunDirectory
@@ -34,6 +36,8 @@ class Plan:
     scan: sources.Scan | None
     # The first is the one by which the best encoder is selected.
     development_sets: tuple[DevelopmentSet, ...]
+    # The rows that are held out of `source`, if any are to be.
+    held_out: held_out.HeldOut | None
     # What an earlier command came to, if this one resumes a run whose training is complete.
     result: dict[str, Any] | None
 
@@ -56,17 +60,33 @@ def plan(config: TrainConfig) -> Plan:
     origin = presets.locate(config.preset)
     source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     _check_objective(config, source)
-    development_sets = find_development_sets(config)
+    held = None
+    if development_files.HELD_OUT in config.dev:
+        _check_can_hold_out(config, source)
+        held = held_out.hold_out(
+            source, seed=config.seed, skip_bad_rows=config.skip_bad_rows, batch_size=config.batch_size
+        )
+        if held.problem and config.dev == (development_files.HELD_OUT,):
+            raise UserError(
+                f"`dev` held-out: no part of `data` {config.data} can be held out: {held.problem}. Name another "
+                "development set, such as bundled."
+            )
+        source = held.training
+    development_sets = find_development_sets(config, held.rows if held else ())
     scan = None if source.needs_tensorflow else scan_rows(config, source)
     if uses_directory:
         known = () if any(each.needs_tensorflow for each in development_sets) else development_sets
         run.check_data(config, fingerprints(config, scan, known))
     result = run.result() if config.resume else None
-    return Plan(config, own, run, origin, source, scan, development_sets, result)
+    return Plan(config, own, run, origin, source, scan, development_sets, held, result)
 
 
-def find_development_sets(config: TrainConfig) -> tuple[DevelopmentSet, ...]:
+def find_development_sets(config: TrainConfig, held: Sequence[Row]) -> tuple[DevelopmentSet, ...]:
     """What a run is judged on; the set by which its best encoder is selected comes first.
+
+    Args:
+        config: The run's.
+        held: Rows that are held out of the training data: their anchors should find their positives.
 
     Raises:
         UserError: As `development_files.find`.
@@ -77,6 +97,7 @@ def find_development_sets(config: TrainConfig) -> tuple[DevelopmentSet, ...]:
         tfds_dir=config.tfds_dir,
         columns=config.columns,
         select_by=config.select_by,
+        held_out=Retrieval.from_pairs(development_files.HELD_OUT, f"{config.data}, held out", held) if held else None,
     )
 
 
@@ -127,6 +148,19 @@ def total_steps(config: TrainConfig, scan: sources.Scan) -> int:
     if config.max_steps is not None:
         return config.max_steps
     return config.epochs * (scan.rows // config.batch_size)
+
+
+def _check_can_hold_out(config: TrainConfig, source: sources.Source) -> None:
+    if source.views == 1:
+        raise UserError(
+            f"`dev` held-out: `data` {config.data} has single sentences, of which none has an answer to be found. Name "
+            "another development set, such as bundled."
+        )
+    if source.needs_tensorflow:
+        raise UserError(
+            f"`dev` held-out: `data` {config.data} cannot be split: only TensorFlow Datasets can read it. Name another "
+            "development set, such as bundled."
+        )
 
 
 def _check_objective(config: TrainConfig, source: sources.Source) -> None:

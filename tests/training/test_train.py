@@ -348,3 +348,41 @@ def test_a_run_without_graded_pairs_has_a_report_without_their_pictures(capsys, 
     html = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "accuracy x 100 on triplets over steps" in html
     assert "Similarity against grade" not in html
+
+
+def test_a_run_judged_by_a_part_of_its_data_continues_to_the_same_weights(capsys, flags, tmp_path, monkeypatch):
+    pairs = tmp_path / "pairs.csv"
+    rows = itertools.islice(itertools.permutations(SENTENCES, 2), 0, None, 17)
+    # Each row twice, so that there are groups; a text more makes each group its own.
+    pairs.write_text("anchor,positive\n" + "".join(f"{a} {i} !,{b} {i} ?\n" * 2 for i, (a, b) in enumerate(rows)))
+    flags = [*flags, "--data", str(pairs), "--max-steps", "6", "--save-every", "1"]
+    train.main(flags)
+    out, shown = capsys.readouterr()
+    whole, uninterrupted = json.loads(out), state(tmp_path / "run")
+    held = (tmp_path / "run" / "held_out.jsonl").read_text("utf-8")
+    assert whole["development_set"] == "held-out"
+    assert f"{held.count(chr(10))} of 418 rows are held out of training" in " ".join(shown.split())
+
+    class KilledError(Exception):
+        pass
+
+    on_step = Evaluation.on_step
+
+    def die(self, loss):
+        on_step(self, loss)
+        if self.step == 4:
+            raise KilledError
+
+    monkeypatch.setattr(Evaluation, "on_step", die)
+    with pytest.raises(KilledError):
+        train.main([*flags, "--overwrite"])
+    monkeypatch.undo()
+    assert run(capsys, [*flags, "--resume"]) == whole
+    again = state(tmp_path / "run")
+    for name, value in uninterrupted.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    assert (tmp_path / "run" / "held_out.jsonl").read_text("utf-8") == held
+    # The report judges by the same rows.
+    write_report(tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert report["before"]["on"]["held-out"]["figures"]["ndcg@10"] == pytest.approx(whole["ndcg@10_before"], abs=0.01)
