@@ -62,7 +62,7 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
             max_steps=common.TOTAL_STEPS,
             # Keeps the file's order, in which the others read it too.
             shuffle_buffer=1,
-            dev="bundled",
+            dev=("bundled",),
             eval_every=common.TOTAL_STEPS,
             output_dir=Path(directory) / "run",
             report=False,

@@ -64,8 +64,8 @@ def development(evaluations: Sequence[dict[str, float]], best_step: int, name: s
         others = {key: line for key, line in scores.items() if key != "dev" and line and line != scores["dev"]}
         axes.plot(steps, scores["dev"], "o-", color=_COLOUR["after"], markersize=3, label="as exported")
         for key, line in others.items():
-            label = key.removeprefix("dev_").replace("_", " ")
-            axes.plot(steps, line, "o--", color=_COLOUR["third"], markersize=3, label=label)
+            other = key.removeprefix("dev_").replace("_", " ")
+            axes.plot(steps, line, "o--", color=_COLOUR["third"], markersize=3, label=other)
         best = max(e["dev"] for e in evaluations)
         axes.plot(best_step, best, "o", markersize=9, fillstyle="none", color=_COLOUR["ink"], label="best")
         axes.set(xlabel="step", ylabel=f"{name}, {label}")

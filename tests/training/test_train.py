@@ -332,6 +332,7 @@ def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_p
     assert report["after"]["scores"]["bundled"] == pytest.approx(best["bundled/spearman"], abs=0.01)
     html = (run_ / "report.html").read_text("utf-8")
     assert "nDCG@10 x 100 on docs over steps" in html
+    assert "docs, nDCG@10 x 100" in html
     assert "recall@5 x 100" in html
 
     pairs.write_text(pairs.read_text() + "a dog,a cat\n")
@@ -341,7 +342,7 @@ def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_p
 
 def test_a_run_without_graded_pairs_has_a_report_without_their_pictures(capsys, flags, tmp_path):
     triplets = write_triplets(tmp_path)
-    run(capsys, [*flags, "--dev", str(triplets), "--max-steps", "2", "--report"])
+    run(capsys, [*flags, "--dev", str(triplets), "--head", "none", "--max-steps", "2", "--report"])
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     assert "similarities" not in report
     assert report["before"]["on"]["triplets"]["figures"].keys() == {"accuracy"}
