@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simcse_tf.data.sources import open_source
     from simcse_tf.errors import UserError
+    from simcse_tf.evaluation.development_files import open_development_set
     from simcse_tf.evaluation.pairs import bundled as bundled_pairs
     from simcse_tf.evaluation.pairs import read_pairs
     from simcse_tf.evaluation.sts import TASKS as STS_TASKS
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from simcse_tf.loading import load_client as load
     from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
     from simcse_tf.serving.client import Client
-    from simcse_tf.training.callbacks import STSCallback
+    from simcse_tf.training.callbacks import DevelopmentCallback, STSCallback
     from simcse_tf.training.optimizer import AdamW
     from simcse_tf.training.simcse import SimCSE
 
@@ -48,6 +49,7 @@ __version__ = "0.2.0"
 __all__ = [
     "AdamW",
     "Client",
+    "DevelopmentCallback",
     "InfoNCE",
     "Objective",
     "STSCallback",
@@ -62,6 +64,7 @@ __all__ = [
     "evaluate_encoder",
     "load",
     "load_pairs",
+    "open_development_set",
     "open_source",
     "read_pairs",
 ]
@@ -70,6 +73,7 @@ __all__ = [
 _HOME = {
     "AdamW": ("training.optimizer", "AdamW"),
     "Client": ("serving.client", "Client"),
+    "DevelopmentCallback": ("training.callbacks", "DevelopmentCallback"),
     "InfoNCE": ("models.objectives", "InfoNCE"),
     "Objective": ("models.objectives", "Objective"),
     "STSCallback": ("training.callbacks", "STSCallback"),
@@ -83,6 +87,7 @@ _HOME = {
     "evaluate_encoder": ("evaluation.suite", "evaluate_encoder"),
     "load": ("loading", "load_client"),
     "load_pairs": ("evaluation.sts", "load"),
+    "open_development_set": ("evaluation.development_files", "open_development_set"),
     "open_source": ("data.sources", "open_source"),
     "read_pairs": ("evaluation.pairs", "read_pairs"),
 }

@@ -36,7 +36,10 @@ from simcse_tf.training.checkpoint import RunDirectory
 from simcse_tf.training.plan import plan
 
 # `seed` is what --seeds varies; the others say where files go or hold lists.
-_FIXED = ("seed", "output_dir", "export_to", "report", "overwrite", "resume", "columns", "skip_bad_rows")
+_FIXED = (
+    *("seed", "output_dir", "export_to", "report", "overwrite", "resume", "skip_bad_rows"),
+    *("columns", "dev", "select_by"),
+)
 _VARIABLE = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in _FIXED]
 # What is summarised, and the digits shown. The last step is included because the best one hides a run that only got
 # worse.
@@ -155,14 +158,16 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
     """Mean and standard deviation (of a sample) over the seeds of each combination.
 
     Returns:
-        For JSON: `development_set` and `cells`, each with `values`, `runs` and for every figure `mean`, `std` and `n`.
-        `before` is the score before training, `best` that of the kept step, `last` that of the last; `alignment` and
-        `uniformity` are the last step's.
+        For JSON: `development_set`, `figure` (what `before`, `best` and `last` are) and `cells`, each with `values`,
+        `runs` and for every figure `mean`, `std` and `n`. `before` is the score before
+        training, `best` that of the kept step, `last` that of the last; `alignment` and `uniformity` are the last
+        step's.
     """
-    cells, names = [], set()
+    cells, names, labels = [], set(), set()
     for cell, group in itertools.groupby(runs, key=lambda run: run.cell):
         measured = [_figures(run) for run in group if run.finished]
         names |= {figures.pop("development_set") for figures in measured}
+        labels |= {figures.pop("label") for figures in measured}
         entry: dict[str, Any] = {"values": cell, "runs": measured}
         for name in _FIGURES:
             values = [figures[name] for figures in measured if name in figures]
@@ -172,18 +177,24 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
                 "n": len(values),
             }
         cells.append(entry)
-    return {"development_set": ", ".join(sorted(names)), "cells": cells}
+    return {"development_set": ", ".join(sorted(names)), "figure": ", ".join(sorted(labels)), "cells": cells}
 
 
 def table(summary: dict[str, Any]) -> Table:
     """What a person reads: a row per combination."""
-    shown = Table(title=f"{summary['development_set']}, Spearman x 100: mean ± standard deviation over seeds")
+    shown = Table(title=f"{summary['development_set']}, {summary['figure']}: mean ± standard deviation over seeds")
+    # Alignment and uniformity are measured on graded pairs alone.
+    measured = {
+        name: digits
+        for name, digits in _FIGURES.items()
+        if name in ("before", "best", "last") or any(cell[name]["n"] for cell in summary["cells"])
+    }
     for name in summary["cells"][0]["values"]:
         shown.add_column(name)
-    for label in (*_FIGURES, "seeds"):
+    for label in (*measured, "seeds"):
         shown.add_column(label, justify="right")
     for cell in summary["cells"]:
-        figures = [_shown(cell[name]["mean"], cell[name]["std"], digits) for name, digits in _FIGURES.items()]
+        figures = [_shown(cell[name]["mean"], cell[name]["std"], digits) for name, digits in measured.items()]
         shown.add_row(*cell["values"].values(), *figures, str(len(cell["runs"])))
     return shown
 
@@ -260,6 +271,7 @@ def _figures(run: Run) -> dict[str, Any]:
         "seed": run.config.seed,
         "directory": str(run.directory.path),
         "development_set": result["development_set"],
+        "label": scores.development_sets[0].label,
         "before": scores.before["dev"],
         "best": scores.best["dev"],
         "best_step": scores.best["step"],

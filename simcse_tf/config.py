@@ -127,12 +127,19 @@ class TrainConfig:
 
     # --- Evaluation ---
 
-    # Steps between evaluations on the development set; the best checkpoint by Spearman is kept.
+    # Steps between evaluations on the development sets; the best checkpoint by the set that selects is kept.
     eval_every: int = 125
-    # SentEval's data directory; its STSBenchmark becomes the development set.
+    # What the encoder is judged on: 'bundled', 'tfds:glue/stsb', 'held-out' (a part of --data, if that is pairs or
+    # triplets; the default for --data of your own), .csv/.tsv/.jsonl files, directories in BEIR's layout.
+    # Two texts and a score are graded pairs, two and a label (0 or 1) labelled pairs, three triplets, two retrieval;
+    # graded:FILE, labelled:FILE, triplets:FILE or retrieval:FILE says it where the columns do not.
+    dev: tuple[str, ...] = ("bundled",)
+    # The name of the development set by which the best checkpoint is selected (the name of its file without the
+    # suffix). Default: the first.
+    select_by: str | None = None
+    # SentEval's data directory. Its STSBenchmark takes the place of 'bundled' and 'tfds:glue/stsb' in --dev, or comes
+    # beside the files there.
     sts_dir: Path | None = None
-    # The development set where --sts-dir is not given: 'bundled' or 'tfds:glue/stsb'.
-    dev: Literal["bundled", "tfds:glue/stsb"] = "bundled"
 
     # --- Files ---
 
@@ -254,8 +261,10 @@ class TrainConfig:
         for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
             if typed.get(name) is not None:
                 typed[name] = Path(typed[name])
-        if "columns" in typed:
-            typed["columns"] = tuple(typed["columns"])
+        for name in ("columns", "dev"):
+            if name in typed:
+                # Version 0.1.0 knew one development set.
+                typed[name] = (typed[name],) if isinstance(typed[name], str) else tuple(typed[name])
         return cls(**typed)
 
 
@@ -277,12 +286,11 @@ _CHOICES = {
     "mixed_precision": get_args(MixedPrecision),
     "strategy": get_args(Strategy),
     "jit_compile": get_args(Switch),
-    "dev": ("bundled", "tfds:glue/stsb"),
 }
 
 
 # The paper's loss counts every other text of the batch as a negative, duplicates included.
-_PAPER = TrainConfig(pooling="cls", dev="tfds:glue/stsb", mask_false_negatives=False)
+_PAPER = TrainConfig(pooling="cls", dev=("tfds:glue/stsb",), mask_false_negatives=False)
 _UNSUP = replace(_PAPER, data="wiki1m", head="train_only")
 _SUP = replace(_PAPER, data="nli_for_simcse", head="always", batch_size=512, epochs=3)
 

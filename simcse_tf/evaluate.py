@@ -1,4 +1,4 @@
-"""Scores a sentence encoder: `python -m simcse_tf.evaluate MODEL [--sts-dir DIR] [--transfer-dir DIR] [--output FILE]`.
+"""Scores a sentence encoder: `python -m simcse_tf.evaluate MODEL [--on FILE...] [--sts-dir DIR] [--output FILE]`.
 
 Prints a table; where stdout is not a terminal, or into a file, the same as JSON. `--fetch DIR` downloads the STS sets;
 `RUN --report` writes what a training run changed into RUN/report.html and RUN/report.json.
@@ -7,6 +7,7 @@ Prints a table; where stdout is not a terminal, or into a file, the same as JSON
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,13 @@ class EvaluateConfig:
     model: tyro.conf.Positional[str | None] = None
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
-    # SentEval's data directory, the one with STS/ and SICK/. Without this and --transfer-dir: the bundled pairs.
+    # Sets of your own: .csv/.tsv/.jsonl files, or directories in BEIR's layout. Two texts and a score are graded pairs,
+    # two and a label (0 or 1) labelled pairs, three triplets, two retrieval; graded:FILE, labelled:FILE, triplets:FILE
+    # or retrieval:FILE says it where the columns do not.
+    on: tuple[str, ...] = ()
+    # Names of the text columns of these files, where they are not the usual ones.
+    columns: tuple[str, ...] = ()
+    # SentEval's data directory, the one with STS/ and SICK/. Without this, --on and --transfer-dir: the bundled pairs.
     sts_dir: Path | None = None
     # SentEval's directory with MR/, CR/ and so on.
     transfer_dir: Path | None = None
@@ -69,17 +76,27 @@ def main(arguments: list[str]) -> None:
             transfer_dir=config.transfer_dir,
             tasks=config.tasks,
             tfds_dir=config.tfds_dir,
+            on=config.on,
+            columns=config.columns,
             say=console.print,
         ):
             print(path)
         return
 
     load = loading.locate(config.model, config.pooling)
-    chosen = suite.load(config.sts_dir, config.transfer_dir, config.tasks, tfds_dir=config.tfds_dir)
+    chosen = suite.load(
+        config.sts_dir,
+        config.transfer_dir,
+        config.tasks,
+        tfds_dir=config.tfds_dir,
+        on=config.on,
+        columns=config.columns,
+    )
     with cli.lean_imports():
         model = load()
     judgement = suite.judge(model.encode, chosen, say=console.print)
-    console.print(table(judgement))
+    for shown in tables(judgement):
+        console.print(shown)
     result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}
     if config.output is None:
         cli.print_result(result)
@@ -87,7 +104,20 @@ def main(arguments: list[str]) -> None:
         write_whole(config.output, json.dumps(result, indent=2) + "\n")
 
 
-def table(judgement: suite.Judgement) -> Table:
+def tables(judgement: suite.Judgement) -> Iterator[Table]:
+    """What a person reads: the published tasks, and the sets of one's own."""
+    if judgement.sts or judgement.transfer:
+        yield _tasks(judgement)
+    for each, figures in judgement.on:
+        shown = Table("figure", title=f"{each.name}: {each.size}", title_justify="left")
+        shown.add_column(each.kind, justify="right")
+        for name, value in figures.items():
+            label = each.labels[name]
+            shown.add_row(label, f"{value:.2f}" if "x 100" in label else f"{value:.4f}")
+        yield shown
+
+
+def _tasks(judgement: suite.Judgement) -> Table:
     """What a person reads: a row per task and subset, then the averages."""
     shown = Table("task", title="Spearman x 100 unless stated otherwise; ↓: lower is better")
     for column in ("pairs", "all", "mean", "wmean", "Pearson (all)"):
@@ -127,6 +157,7 @@ def _check(config: EvaluateConfig) -> None:
 def _check_fetch(config: EvaluateConfig) -> None:
     given = {"MODEL": config.model, "--sts-dir": config.sts_dir, "--transfer-dir": config.transfer_dir}
     given |= {"--output": config.output, "--pooling": config.pooling, "--report": config.report or None}
+    given |= {"--on": config.on or None, "--columns": config.columns or None}
     extra = [name for name, value in given.items() if value is not None]
     if extra:
         raise UserError(f"--fetch only downloads: omit {' and '.join(extra)}, and evaluate in a second command.")

@@ -14,6 +14,29 @@ from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.files import read_json, read_json_object
 
+# The keys of a row in held_out.jsonl.
+HELD_OUT = ("anchor", "positive", "negative")
+
+
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """What a run is judged on.
+
+    Attributes:
+        name: What its figures are logged under: `NAME/FIGURE`.
+        headline: The figure by which encoders are compared.
+        labels: What people call each figure; the first is the headline.
+    """
+
+    name: str
+    headline: str
+    labels: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """What people call the headline."""
+        return self.labels[self.headline]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -22,15 +45,17 @@ class Run:
     Attributes:
         path: Its directory.
         config: What is trained.
-        metrics: What was logged, in order: dictionaries with a `step`; evaluations have a `dev`, the score on the
-            development set.
+        metrics: What was logged, in order: dictionaries with a `step`; evaluations have a `dev`, the headline of the
+            development set that selects, and every figure of every set as `NAME/FIGURE`.
         versions: The packages that it was trained with; empty if it was killed before it wrote them.
+        development_sets: What it is judged on; the first selects.
     """
 
     path: Path
     config: TrainConfig
     metrics: list[dict[str, Any]]
     versions: dict[str, str]
+    development_sets: tuple[DevelopmentSet, ...]
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -71,6 +96,25 @@ class Run:
         return self.evaluations
 
 
+def read_held_out(path: Path) -> list[tuple[str, ...]]:
+    """The rows of its data that a run is not trained on; none if it holds out nothing.
+
+    Raises:
+        UserError: The file is damaged; names file and line.
+    """
+    file = path / "held_out.jsonl"
+    if not file.is_file():
+        return []
+    rows = []
+    # Not splitlines, which would also cut texts.
+    for number, line in enumerate(file.read_text("utf-8").split("\n")[:-1], 1):
+        try:
+            rows.append(tuple(json.loads(line)[name] for name in HELD_OUT[:2]))
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
+    return rows
+
+
 def is_run(path: Path) -> bool:
     """Whether a directory is a run's, finished or not."""
     return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
@@ -92,7 +136,14 @@ def read(path: Path) -> Run:
             f"{path}: not a run directory (no config.json and checkpoints/ in it). Name one that training wrote."
         )
     versions = path / "versions.json"
-    return Run(path, read_config(path), read_metrics(path), read_json(versions) if versions.is_file() else {})
+    config = read_config(path)
+    return Run(
+        path,
+        config,
+        read_metrics(path),
+        read_json(versions) if versions.is_file() else {},
+        _development_sets(path / "development.json", config),
+    )
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -131,3 +182,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 f"{file}:{number}: damaged ({e}). Delete the line, or train again in another directory."
             ) from e
     return metrics
+
+
+def _development_sets(file: Path, config: TrainConfig) -> tuple[DevelopmentSet, ...]:
+    if file.is_file():
+        return tuple(DevelopmentSet(each["name"], each["headline"], each["labels"]) for each in read_json(file))
+    # Version 0.1.0 knew graded pairs alone.
+    name = "STSB-dev" if config.sts_dir or config.dev != ("bundled",) else "bundled"
+    return (DevelopmentSet(name, "spearman", {"spearman": "Spearman x 100"}),)

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
+from simcse_tf.data import sources
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.report import report
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
         result = _train(checked, console)
     if result is None or not checked.cluster.is_chief:
         return
-    console.print(table(runs.read(checked.run.path), result["development_set"]))
+    console.print(table(runs.read(checked.run.path)))
     if result["best_step"] == 0:
         console.print("No step improved on the encoder that training began with: that encoder is kept.")
 
@@ -139,18 +140,20 @@ def _next_steps(result: dict[str, Any]) -> Iterator[str]:
     yield f"  {cli.prog('evaluate')} {run} --sts-dir DIR    score it on STS tasks (--fetch DIR downloads them)"
 
 
-def table(run: runs.Run, development_set: str) -> Table:
-    """Before and after, side by side."""
-    rows = Table(title=f"{development_set}, best of {run.steps} steps")
+def table(run: runs.Run) -> Table:
+    """Before and after, side by side, on every development set; the first selected the best step."""
+    judge = run.development_sets[0]
+    rows = Table(title=f"{judge.name}, best of {run.steps} steps")
     for heading in ("", "before", f"after {run.best['step']} steps"):
         rows.add_column(heading, justify="right" if heading else "left")
-    labels = {
-        "dev": "Spearman x 100",
-        "alignment": "alignment (lower is better)",
-        "uniformity": "uniformity (lower is better)",
-    }
-    for name, label in labels.items():
-        rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
+    for each in run.development_sets:
+        if each is not judge:
+            rows.add_section()
+            rows.add_row(each.name)
+        for figure, label in each.labels.items():
+            name = "dev" if each is judge and figure == each.headline else f"{each.name}/{figure}"
+            if name in run.best:
+                rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
     return rows
 
 
@@ -177,7 +180,24 @@ def parse(arguments: list[str]) -> TrainConfig:
         description=_DESCRIPTION.format(recipes=recipes, name=name),
         default=recipe(name),
     )
+    if _given(arguments, "data") and not _given(arguments, "dev") and not _given(arguments, "sts-dir"):
+        config = _judged_by_its_data(config)
     return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
+
+
+def _given(arguments: Sequence[str], flag: str) -> bool:
+    return any(re.fullmatch(f"--{flag}(=.*)?", argument.replace("_", "-"), re.DOTALL) for argument in arguments)
+
+
+def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
+    """With pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    try:
+        source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
+    except UserError:
+        return config  # the plan says what is wrong
+    if source.views == 1 or source.needs_tensorflow:
+        return config
+    return replace(config, dev=("held-out", "bundled"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from simcse_tf import ablate, runs, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
+from simcse_tf.evaluation.development_files import find
 from simcse_tf.training.callbacks import Evaluation
 from simcse_tf.training.checkpoint import RunDirectory
 
@@ -72,6 +73,24 @@ def test_a_grid_gives_mean_and_deviation_over_seeds(capsys, flags, trained, tmp_
     ]
     assert "STSB-dev, Spearman x 100: mean ± standard deviation over seeds" in shown
     assert json.loads((tmp_path / "grid" / "ablation.json").read_text("utf-8")) == summary
+
+
+def test_the_table_says_which_figure_of_a_set_of_ones_own_it_is(capsys, flags, trained, tmp_path, monkeypatch):
+    (tmp_path / "docs.csv").write_text("query,document\na,b\nc,d\n")
+    start, log = RunDirectory.start, RunDirectory.log
+
+    def with_sets(self, config):
+        start(self, config)
+        (found,) = find(config.dev)
+        (self.path / "development.json").write_text(json.dumps([found.about()]))
+
+    monkeypatch.setattr(RunDirectory, "start", with_sets)
+    monkeypatch.setattr(RunDirectory, "log", lambda self, step, dev, **_: log(self, step, dev=dev))
+    arguments = ["--seeds", "1", "--vary", "temperature=0.05,1", "--dev", str(tmp_path / "docs.csv")]
+    summary, shown = grid(capsys, *arguments, *flags)
+    assert summary["figure"] == "nDCG@10 x 100"
+    assert "nDCG@10 x 100: mean" in shown
+    assert "uniformity" not in shown
 
 
 def test_finished_runs_are_not_trained_again(capsys, flags, trained):

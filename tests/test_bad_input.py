@@ -84,6 +84,21 @@ BAD = {
         ["--preset", "model"],
         r"model.safetensors: has 68 bytes where its header promises 104. Download it again.",
     ),
+    "a development set whose grades are all equal": (
+        {"d.csv": b"sentence1,sentence2,score\na,b,3\nc,d,3\n"},
+        ["--dev", "bundled", "d.csv"],
+        r"d.csv:2: the score of this and of every other pair is 3",
+    ),
+    "a judgement of a document that is not there": (
+        {
+            "d/corpus.jsonl": b'{"_id": "1", "text": "a"}\n{"_id": "2", "text": "b"}\n',
+            "d/queries.jsonl": b'{"_id": "1", "text": "q"}\n',
+            "d/qrels/dev.tsv": b"query-id\tcorpus-id\tscore\n1\t3\t1\n",
+        },
+        ["--dev", "d"],
+        r"d/qrels/dev.tsv:2: the corpus-id 3 is not in d/corpus.jsonl",
+    ),
+    "an unknown judge": ({}, ["--select-by", "bundeld"], r"--select-by bundeld: .* Did you mean 'bundled'"),
     "a missing development set": ({}, ["--sts-dir", "nowhere"], r"nowhere.*sts-dev.csv: not found"),
 }
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from simcse_tf import evaluate, export, loading
+from simcse_tf import evaluate, export, loading, open_development_set
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
 from tests.conftest import SENTENCES, unchecked
@@ -177,3 +177,21 @@ def test_minilm_has_its_published_scores(capsys, minilm, shared_data):
     assert report["scores"]["STSB-dev"] == pytest.approx(86.72, abs=0.02)
     assert report["missing"] == ["STS13", "STS14", "STS15", "STS16", "SICK-R"]
     assert report["average"] is None
+
+
+def test_sets_of_ones_own_are_scored_by_their_kind(capsys, tiny_preset, tmp_path):
+    (tmp_path / "docs.jsonl").write_text(
+        "".join(json.dumps({"q": a, "d": b}) + "\n" for a, b in zip(SENTENCES[:20], SENTENCES[20:40], strict=True))
+    )
+    (tmp_path / "same.csv").write_text("x,y,label\n" + "".join(f"{s},{s},1\n{s},bread,0\n" for s in SENTENCES[:9]))
+    files = [tmp_path / "docs.jsonl", tmp_path / "same.csv"]
+    report, shown = run(capsys, tiny_preset, "--on", *files, "--columns", "q", "d")
+    assert report["scores"] == {}
+    found = report["on"]
+    assert found["docs"]["size"] == "20 queries, 20 documents"
+    expected = open_development_set(files[0], columns=("q", "d")).figures(loading.load(str(tiny_preset)).encode)
+    assert found["docs"]["figures"] == pytest.approx(expected)
+    assert found["same"]["figures"]["average_precision"] == pytest.approx(100)
+    assert found["same"]["figures"]["accuracy"] == 100
+    assert "docs: 20 queries, 20 documents" in shown
+    assert f"{expected['mrr@10']:.2f}" in shown

@@ -19,6 +19,7 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
     from simcse_tf import cli
     from simcse_tf.config import recipe
     from simcse_tf.evaluation import sts
+    from simcse_tf.evaluation.development import Graded
     from simcse_tf.training.plan import plan
 
     with cli.lean_imports():
@@ -35,7 +36,7 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
             def evaluate(sts_dir: str) -> dict[str, Any]:
                 pairs = sts.load("STSB-dev", Path(sts_dir))
                 began = time.perf_counter()
-                scores = callbacks.sts_scores(encoder, pairs)
+                scores = callbacks.figures(encoder, Graded.of(pairs))
                 return {"seconds": time.perf_counter() - began, "score": scores["spearman_without_head"]}
 
             self._turns = StepTurns(turns, {"evaluate": evaluate})
@@ -61,7 +62,7 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
             max_steps=common.TOTAL_STEPS,
             # Keeps the file's order, in which the others read it too.
             shuffle_buffer=1,
-            dev="bundled",
+            dev=("bundled",),
             eval_every=common.TOTAL_STEPS,
             output_dir=Path(directory) / "run",
             report=False,

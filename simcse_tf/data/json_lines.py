@@ -6,11 +6,23 @@ import itertools
 import json
 from pathlib import Path
 
-from simcse_tf.data.rows import MISSING, BadTextError, Format, Reject, Row, Rows, checked, decode, lines, readable
+from simcse_tf.data.rows import (
+    MISSING,
+    BadTextError,
+    Check,
+    Format,
+    Reject,
+    Row,
+    Rows,
+    checked,
+    decode,
+    lines,
+    readable,
+)
 from simcse_tf.errors import UserError
 
 
-def rows(path: Path, columns: Row, reject: Reject) -> Rows:
+def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Rows:
     """The values of each object at the keys `columns`; blank lines are skipped.
 
     Raises:
@@ -22,7 +34,7 @@ def rows(path: Path, columns: Row, reject: Reject) -> Rows:
             if raw.isspace():
                 continue
             item = _object(raw)
-            row = checked((item.get(c, MISSING) for c in columns), columns)
+            row = check((item.get(c, MISSING) for c in columns), columns)
         except BadTextError as e:
             reject(f"{path}:{number}", str(e), readable(raw))
             continue

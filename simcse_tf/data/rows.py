@@ -16,15 +16,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from simcse_tf.errors import UserError
 
 Row = tuple[str, ...]
 # Takes a bad row: where it is ("file:line"), what is wrong with it, and its start.
 Reject = Callable[[str, str, str], None]
+# Makes a row of the cells at some columns, or raises `BadTextError`.
+Check = Callable[[Iterable[object], Row], Any]
 # Yields rows; returns what it has read, as text with a place for the number of bad rows.
-Rows = Generator[Row, None, str]
+Rows = Generator[Any, None, str]
 
 # Bytes. Longer lines are bad rows: a file without newlines must not be read into memory. For a cell the csv module has
 # a limit of its own, 131,072 characters.
@@ -44,14 +46,15 @@ class Format:
     """How one kind of file is read. `simcse_tf.data.sources.FORMATS` lists them by suffix.
 
     Attributes:
-        rows: Yields the rows of a file, their texts at the given columns.
+        rows: Yields the rows of a file, their texts at the given columns. Where there are columns, a `check` as fourth
+            argument says what to make of the cells; by default `checked`.
         columns: The names of a file's columns; None where a row is one text.
         takes_all: Whether the columns of a file that has no more than 3 are all text, unless they have known names.
         survey: A faster way to count and fingerprint all rows, if there is one. It returns None where a row is bad,
             which `rows` can name.
     """
 
-    rows: Callable[[Path, Row, Reject], Rows]
+    rows: Callable[..., Rows]
     columns: Callable[[Path], list[str]] | None = None
     takes_all: bool = False
     survey: Callable[[Path], tuple[int, str] | None] | None = None

@@ -31,7 +31,7 @@ FORMATS: dict[str, Format] = {
 _BUNDLED = {"bundled": "sentences.txt", "bundled:triplets": "triplets.csv"}
 _NAMES = (*_BUNDLED, *PUBLISHED, tfds.NLI)
 # Column names that are understood unless `columns` says otherwise, in the order of the views.
-_KNOWN_COLUMNS = (("sent0", "sent1", "hard_neg"), ("anchor", "positive", "negative"), ("text",), ("sentence",))
+KNOWN_COLUMNS = (("sent0", "sent1", "hard_neg"), ("anchor", "positive", "negative"), ("text",), ("sentence",))
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Source:
     Attributes:
         name: As given to `open_source`.
         views: Strings in a row: 1 (sentence), 2 (anchor, positive) or 3 (anchor, positive, hard negative).
+        read: Yields the rows; hands over the ones that cannot be used.
         columns: What the rows are read from, where the source has columns.
         needs_tensorflow: Reading imports TensorFlow.
         survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
@@ -48,7 +49,7 @@ class Source:
 
     name: str
     views: int
-    _read: Callable[[Reject], Rows]
+    read: Callable[[Reject], Rows]
     columns: tuple[str, ...] = ()
     needs_tensorflow: bool = False
     survey: Callable[[], tuple[int, str] | None] | None = None
@@ -74,7 +75,7 @@ class Source:
                 raise UserError(f"{message}. Correct it, or set `skip_bad_rows` to leave such rows out and count them.")
             on_bad(message)
 
-        rows = self._read(reject)
+        rows = self.read(reject)
         try:
             yield next(rows)
         except StopIteration as end:
@@ -138,7 +139,7 @@ def open_source(spec: str, *, columns: tuple[str, ...] = (), tfds_dir: Path | No
         spec: `bundled`, `bundled:triplets`, `wiki1m`, `nli_for_simcse`, `tfds:NAME:SPLIT:FIELD[,FIELD...]`,
             `tfds:snli+multi_nli`, or the path of a .txt, .csv, .tsv or .jsonl file, also with .gz.
         columns: Text columns of a table or keys of JSON lines, in the order of the views. If not given: those of
-            `_KNOWN_COLUMNS` that are there, else the columns of a table that has no more than 3.
+            `KNOWN_COLUMNS` that are there, else the columns of a table that has no more than 3.
         tfds_dir: Where TensorFlow Datasets keeps its data.
 
     Raises:
@@ -169,11 +170,20 @@ def open_source(spec: str, *, columns: tuple[str, ...] = (), tfds_dir: Path | No
     return _open_file(spec, path, columns)
 
 
-def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
+def file_format(path: Path, *, otherwise: str) -> Format:
+    """How a file is read, by the end of its name.
+
+    Args:
+        path: A file that should hold something.
+        otherwise: What could have been meant if there is no such file, for the message.
+
+    Raises:
+        UserError: There is no such file, it is empty or cannot be read, or its suffix is unknown.
+    """
     try:
         mode = os.stat(path).st_mode
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror}. `data` takes a file, or a name: {', '.join(_NAMES)}.") from e
+        raise UserError(f"{path}: {e.strerror}. {otherwise}") from e
     if not S_ISREG(mode):
         raise UserError(f"{path}: not a regular file. Expected a {', '.join(FORMATS)} file, also with .gz.")
     if suffix(path) not in FORMATS:
@@ -182,8 +192,11 @@ def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
     if next(first, None) is None:
         raise UserError(f"{path}: empty (0 lines). Expected rows of text.")
     first.close()
+    return FORMATS[suffix(path)]
 
-    kind = FORMATS[suffix(path)]
+
+def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
+    kind = file_format(path, otherwise=f"`data` takes a file, or a name: {', '.join(_NAMES)}.")
     names = kind.columns(path) if kind.columns else None
     chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
     survey = partial(kind.survey, path) if kind.survey else None
@@ -200,7 +213,7 @@ def _choose(
         return ()
     chosen = columns
     if not chosen:
-        known = next((known for known in _KNOWN_COLUMNS if known[0] in names), ())
+        known = next((known for known in KNOWN_COLUMNS if known[0] in names), ())
         chosen = tuple(name for name in known if name in names)
         if chosen != known[: len(chosen)]:
             chosen = ()  # A hard negative without a positive: not for us to guess.

@@ -6,11 +6,11 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from simcse_tf.data.rows import BadTextError, Format, Reject, Row, Rows, checked, decode, lines, readable, suffix
+from simcse_tf.data.rows import BadTextError, Check, Format, Reject, Row, Rows, checked, decode, lines, readable, suffix
 from simcse_tf.errors import UserError
 
 
-def rows(path: Path, columns: Row, reject: Reject) -> Rows:
+def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Rows:
     """The cells at `columns` of a .csv or .tsv file with a header; blank lines are skipped.
 
     Quoting is strict: a quotation mark out of place is a bad row, since reading on would join cells and lines in
@@ -31,7 +31,7 @@ def rows(path: Path, columns: Row, reject: Reject) -> Rows:
             if len(cells) != len(names):
                 expected = f"{len(names)} column{'s' * (len(names) > 1)} ({', '.join(names)})"
                 raise BadTextError(f"expected {expected}, found {len(cells)}")
-            row = checked((cells[i] for i in picks), columns)
+            row = check((cells[i] for i in picks), columns)
         except BadTextError as e:
             reject(f"{path}:{record.first}", str(e), readable(record.start))
             continue

@@ -94,6 +94,11 @@ def measure(embeddings_a: np.ndarray, embeddings_b: np.ndarray, pairs: Pairs) ->
     )
 
 
+def is_measurable(pairs: Pairs) -> bool:
+    """Whether the grades are on STS' scale, 0 to 5, and some are above 4, which are the positives."""
+    return bool(pairs.gold.min() >= 0 and pairs.gold.max() <= 5 and (pairs.gold > 4).any())
+
+
 def check_positives(pairs: Pairs) -> None:
     """Checks that there are pairs to measure alignment on.
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simcse_tf.data import tfds
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation.embedding import Encode, check, embed, unit
 from simcse_tf.evaluation.pairs import (
@@ -40,7 +39,6 @@ __all__ = [
     "Task",
     "available",
     "bundled",
-    "development_set",
     "embed_pairs",
     "evaluate",
     "from_tfds",
@@ -187,27 +185,6 @@ def load(task: str, sts_dir: Path | str) -> Pairs:
                 "Is the file cut off? Get it again."
             )
     return from_rows(task, subsets, source=str(folder), lowest=spec.lowest)
-
-
-def development_set(name: str = "bundled", *, sts_dir: Path | None = None) -> Pairs | None:
-    """The set that an encoder is judged on while it is trained.
-
-    Args:
-        name: `bundled` or `tfds:glue/stsb`.
-        sts_dir: Where STS-B is taken from instead, if given.
-
-    Returns:
-        The set; None if only `from_tfds` can give it, which needs TensorFlow.
-
-    Raises:
-        UserError: As `load`; or the extra `tfds` is needed and not installed.
-    """
-    if sts_dir is not None:
-        return load("STSB-dev", sts_dir)
-    if name == "bundled":
-        return bundled()
-    tfds.check_installed(f"`dev` {name}")
-    return None
 
 
 def embed_pairs(encode: Encode, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

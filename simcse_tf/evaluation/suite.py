@@ -22,17 +22,15 @@ import numpy as np
 
 import simcse_tf
 from simcse_tf.errors import UserError, did_you_mean
-from simcse_tf.evaluation import geometry, sts, transfer
+from simcse_tf.evaluation import development_files, geometry, sts, transfer
+from simcse_tf.evaluation.development import DevelopmentSet, Figures
+from simcse_tf.evaluation.development_files import BUNDLED, TFDS
 from simcse_tf.evaluation.embedding import Encode
 
 # The seven tasks whose mean the SimCSE paper (and every paper after it) calls "Avg.".
 AVERAGED = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB-test", "SICK-R")
 
-# Names for `tasks` beside those of the two tables: the pairs of this package, and STS-B's development set from TFDS.
-BUNDLED = "bundled"
-TFDS = "tfds:glue/stsb"
-
-# Alignment and uniformity are measured on these, and a run's picture is drawn of them.
+# Alignment and uniformity are measured on these rather than on pairs of one's own, and pictures are drawn of them.
 _DEVELOPMENT = ("STSB-dev", BUNDLED)
 
 
@@ -51,18 +49,21 @@ class Suite:
     Attributes:
         pairs: The STS sets.
         transfer: The transfer tasks, and the directory of each.
+        on: Development sets of one's own.
         missing: Tasks that were looked for and are not there.
     """
 
     pairs: tuple[sts.Pairs, ...]
     transfer: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    on: tuple[DevelopmentSet, ...] = ()
 
     @property
     def development_set(self) -> sts.Pairs | None:
-        """STS-B's development set, or the bundled pairs, if either is among `pairs`."""
+        """STS-B's development set, or the bundled pairs, if either is among `pairs`; else pairs of one's own."""
         named = {pairs.name: pairs for pairs in self.pairs}
-        return next((named[name] for name in _DEVELOPMENT if name in named), None)
+        own = [name for name, pairs in named.items() if name not in sts.TASKS and geometry.is_measurable(pairs)]
+        return next((named[name] for name in (*_DEVELOPMENT, *own) if name in named), None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,6 +77,7 @@ class Judgement:
         vectors: Embeddings of the development set's two sides, `(2, n, dim)` float, for pictures; likewise.
         transfer: Task to its result.
         missing: As in the suite.
+        on: The suite's development sets of one's own, each with its figures.
     """
 
     sts: dict[str, sts.Result]
@@ -84,6 +86,7 @@ class Judgement:
     vectors: np.ndarray | None
     transfer: dict[str, transfer.Result]
     missing: tuple[str, ...]
+    on: tuple[tuple[DevelopmentSet, Figures], ...] = ()
 
     @property
     def scores(self) -> dict[str, float]:
@@ -104,6 +107,9 @@ class Judgement:
         if self.geometry is not None:
             measured = self.geometry._asdict()
             rows += [(name, f"{measured[name]:.4f}", "lower is better") for name in ("alignment", "uniformity")]
+        rows += [
+            (each.name, f"{figures[name]:.2f}", each.labels[name]) for each, figures in self.on for name in figures
+        ]
         rows += [(name, f"{result.accuracy:.2f}", "accuracy") for name, result in self.transfer.items()]
         if self.missing:
             rows.append(("not there", "", ", ".join(self.missing)))
@@ -122,6 +128,7 @@ class Judgement:
             "details": {name: result.to_dict() for name, result in self.sts.items()},
             "geometry": measured,
             "transfer": {name: dataclasses.asdict(result) for name, result in self.transfer.items()},
+            "on": {each.name: {**each.about(), "figures": figures} for each, figures in self.on},
         }
 
 
@@ -132,6 +139,7 @@ def evaluate_encoder(
     transfer_dir: Path | str | None = None,
     tasks: Sequence[str] = (),
     tfds_dir: Path | str | None = None,
+    on: Sequence[DevelopmentSet | Path | str] = (),
 ) -> Judgement:
     """Judges a sentence encoder; without directories and tasks on the bundled pairs, which are a smoke test.
 
@@ -142,10 +150,11 @@ def evaluate_encoder(
         tasks: Names from `STS_TASKS` and `TRANSFER_TASKS`, `bundled` or `tfds:glue/stsb`; by default everything that
             the directories hold.
         tfds_dir: Where TensorFlow Datasets keeps its data; its own default if not given.
+        on: Development sets of your own, or what `open_development_set` takes.
 
     Returns:
         What prints as a table and has `scores` (task to Spearman x 100), `average` (of the paper's seven tasks, or
-        None), `geometry`, `transfer`, `missing` and `to_dict()`.
+        None), `geometry`, `transfer`, `on`, `missing` and `to_dict()`.
 
     Raises:
         UserError: `model` cannot encode; an unknown task; a set that is missing or damaged; an answer of the model that
@@ -158,7 +167,7 @@ def evaluate_encoder(
             f"a model of type {type(model).__name__} cannot encode texts. Expected something with encode(texts), such "
             "as what simcse_tf.load(model) returns, or a function of a list of strings."
         )
-    return judge(encode, load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir))
+    return judge(encode, load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on))
 
 
 def load(
@@ -167,8 +176,10 @@ def load(
     tasks: Sequence[str] = (),
     *,
     tfds_dir: Path | str | None = None,
+    on: Sequence[DevelopmentSet | Path | str] = (),
+    columns: tuple[str, ...] = (),
 ) -> Suite:
-    """Reads and checks the sets. Without a directory and without tasks: the bundled pairs.
+    """Reads and checks the sets. Without a directory, tasks and sets of one's own: the bundled pairs.
 
     Args:
         sts_dir: SentEval's data directory, the one with `STS/` and `SICK/`.
@@ -176,6 +187,8 @@ def load(
         tasks: Names from `sts.TASKS` and `transfer.TASKS`, `bundled` or `tfds:glue/stsb`; these sets must be there. By
             default everything that the directories hold; what they lack is then noted in `missing`.
         tfds_dir: Where TensorFlow Datasets keeps its data; its own default if not given.
+        on: Development sets of one's own, or what `development_files.find` takes.
+        columns: Their text columns, where they have other names than the usual ones.
 
     Raises:
         UserError: Unknown task; a task without its directory; a set that is missing, cut off or not in its format;
@@ -190,7 +203,10 @@ def load(
     graded, graded_missing = _present("sts_dir", sts, sts_dir, tasks)
     classified, classified_missing = _present("transfer_dir", transfer, transfer_dir, tasks)
     pairs = [sts.load(name, where) for name, where in graded.items()]
-    if BUNDLED in tasks or (sts_dir is None and transfer_dir is None and not tasks):
+    named = [str(each) for each in on if not isinstance(each, DevelopmentSet)]
+    own = [each for each in on if isinstance(each, DevelopmentSet)]
+    own += development_files.find(named, tfds_dir=tfds_dir, columns=columns, setting="on") if named else ()
+    if BUNDLED in tasks or (sts_dir is None and transfer_dir is None and not tasks and not own):
         pairs.append(sts.bundled())
     if classified:
         transfer.check_installed()
@@ -199,13 +215,13 @@ def load(
     # Last, since it imports TensorFlow.
     if TFDS in tasks:
         pairs.append(sts.from_tfds(tfds_dir))
-    if not pairs and not classified:
+    if not pairs and not classified and not own:
         looked = " and ".join(str(directory) for directory in (sts_dir, transfer_dir) if directory is not None)
         raise UserError(
             f"{looked}: none of the tasks is there. Expected SentEval's layout, such as {sts.TASKS['STSB-dev'].folder}/"
             f"sts-dev.csv; {sts.FETCH}."
         )
-    return Suite(tuple(pairs), classified, (*graded_missing, *classified_missing))
+    return Suite(tuple(pairs), classified, (*graded_missing, *classified_missing), tuple(own))
 
 
 def judge(encode: Encode, suite: Suite, *, say: Callable[[str], None] = lambda line: None) -> Judgement:
@@ -226,11 +242,15 @@ def judge(encode: Encode, suite: Suite, *, say: Callable[[str], None] = lambda l
         results[pairs.name] = sts.score(a, b, pairs)
         if pairs is suite.development_set:
             measured, vectors = geometry.measure(a, b, pairs), np.stack([a, b])
+    own = []
+    for each in suite.on:
+        say(f"{each.name}: {each.size} from {each.source}")
+        own.append((each, each.figures(encode)))
     classified = {}
     for name, where in suite.transfer.items():
         say(f"{name}: logistic regression on {where}")
         classified[name] = transfer.evaluate(encode, name, where)
-    return Judgement(results, suite.development_set, measured, vectors, classified, suite.missing)
+    return Judgement(results, suite.development_set, measured, vectors, classified, suite.missing, tuple(own))
 
 
 def versions() -> dict[str, str]:

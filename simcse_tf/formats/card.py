@@ -124,11 +124,11 @@ def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
     now = _way(encoder.config.pooling, encoder.config.head, encoder.max_length)
     note = [] if now == measured else ["", f"Measured with {measured}. This model, with {now}, was not measured."]
     return [
-        "On the development set, one seed:",
+        f"On the development set {run.development_sets[0].name}, one seed:",
         "",
         *table(
             "encoder",
-            "Spearman x 100",
+            run.development_sets[0].label,
             [
                 ("before training", f"{run.before['dev']:.2f}"),
                 (f"step {run.best['step']}{'' if note else ' (this model)'}", f"{run.best['dev']:.2f}"),

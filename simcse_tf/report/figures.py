@@ -53,8 +53,8 @@ def loss(steps: Sequence[int], losses: Sequence[float]) -> str:
     return _svg("Training loss over steps", draw)
 
 
-def development(evaluations: Sequence[dict[str, float]], best_step: int, name: str) -> str:
-    """Spearman on the development set over steps: as exported, and with or without the head where that differs."""
+def development(evaluations: Sequence[dict[str, float]], best_step: int, name: str, label: str) -> str:
+    """The figure that selects over steps: as exported, and with or without the head where that differs."""
 
     def draw(axes: Axes) -> None:
         keys = ("dev", "dev_with_head", "dev_without_head")
@@ -64,14 +64,14 @@ def development(evaluations: Sequence[dict[str, float]], best_step: int, name: s
         others = {key: line for key, line in scores.items() if key != "dev" and line and line != scores["dev"]}
         axes.plot(steps, scores["dev"], "o-", color=_COLOUR["after"], markersize=3, label="as exported")
         for key, line in others.items():
-            label = key.removeprefix("dev_").replace("_", " ")
-            axes.plot(steps, line, "o--", color=_COLOUR["third"], markersize=3, label=label)
+            other = key.removeprefix("dev_").replace("_", " ")
+            axes.plot(steps, line, "o--", color=_COLOUR["third"], markersize=3, label=other)
         best = max(e["dev"] for e in evaluations)
         axes.plot(best_step, best, "o", markersize=9, fillstyle="none", color=_COLOUR["ink"], label="best")
-        axes.set(xlabel="step", ylabel=f"{name}, Spearman x 100")
+        axes.set(xlabel="step", ylabel=f"{name}, {label}")
         axes.legend()
 
-    return _svg(f"Spearman on {name} over steps", draw)
+    return _svg(f"{label} on {name} over steps", draw)
 
 
 def similarity(gold: Sequence[float], cosines: Sequence[float], when: str, low: float) -> str:

@@ -55,8 +55,10 @@ def page(numbers: dict[str, Any]) -> str:
         numbers: What `simcse_tf.report.report` found, as in `report.json`.
     """
     name = escape(Path(numbers["run"]).name)
-    sections = [_summary(numbers), _scores(numbers), _curves(numbers), _similarity(numbers), _space(numbers)]
-    sections += [_map(numbers["map"]), _settings(numbers)]
+    sections = [_summary(numbers), _scores(numbers), _curves(numbers)]
+    if "pictures_of" in numbers:
+        sections += [_similarity(numbers), _space(numbers), _map(numbers["map"])]
+    sections.append(_settings(numbers))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -67,17 +69,20 @@ def page(numbers: dict[str, Any]) -> str:
 
 
 def _summary(numbers: dict[str, Any]) -> str:
-    config, task = numbers["config"], numbers["pictures_of"]["name"]
-    start, end = numbers["before"], numbers["after"]
-    random = numbers["random_pairs"]
-    tiles = [(f"Spearman, {task}", start["scores"][task], end["scores"][task], 2)]
-    tiles += [(key, start["geometry"][key], end["geometry"][key], 3) for key in ("alignment", "uniformity")]
-    tiles += [("mean cosine of random pairs", random["before"]["mean"], random["after"]["mean"], 3)]
+    config, judge = numbers["config"], numbers["selected_by"]
+    tiles = [(f"{judge['label']}, {judge['name']}", judge["before"], judge["after"], 2)]
+    if "pictures_of" in numbers:
+        start, end, random = numbers["before"]["geometry"], numbers["after"]["geometry"], numbers["random_pairs"]
+        tiles += [(key, start[key], end[key], 3) for key in ("alignment", "uniformity")]
+        tiles += [("mean cosine of random pairs", random["before"]["mean"], random["after"]["mean"], 3)]
     shown = "".join(
         f"<div class='tile'><span>{escape(label)}</span><b>{_number(a, digits)} → {_number(b, digits)}</b></div>"
         for label, a, b, digits in tiles
     )
-    kept = f"The encoder of step {numbers['best_step']} was kept: it scored best on the development set."
+    kept = (
+        f"The encoder of step {numbers['best_step']} was kept: it scored best on the development set "
+        f"<b>{escape(judge['name'])}</b> ({escape(judge['label'])})."
+    )
     if numbers["best_step"] == 0:
         kept = (
             "No step improved on the encoder that training began with: that one was kept, so that before and after "
@@ -99,9 +104,14 @@ def _scores(numbers: dict[str, Any]) -> str:
         rows.append(_change(task, f"{start['details'][task]['pairs']:,} pairs", a, end["scores"][task]))
     if start["average"] is not None:
         rows.append(_change("Average", "the paper's 7 tasks", start["average"], end["average"]))
+    for name, a in start["on"].items():
+        for figure, value in a["figures"].items():
+            # Of a threshold neither more nor less is better.
+            if figure != "threshold":
+                rows.append(_change(name, a["labels"][figure], value, end["on"][name]["figures"][figure]))
     for task, a in start["transfer"].items():
         rows.append(_change(task, "transfer, accuracy", a["accuracy"], end["transfer"][task]["accuracy"]))
-    for key in ("alignment", "uniformity"):
+    for key in ("alignment", "uniformity") if start["geometry"] else ():
         a, b = start["geometry"][key], end["geometry"][key]
         rows.append(_change(key, "lower is better", a, b, digits=4, higher_is_better=False))
     missing = ""
@@ -131,8 +141,8 @@ def _change(label: str, about: str, a: float, b: float, *, digits: int = 2, high
 
 
 def _curves(numbers: dict[str, Any]) -> str:
-    curves = numbers["curves"]
-    panels = [figures.development(curves["evaluations"], numbers["best_step"], curves["development_set"])]
+    curves, judge = numbers["curves"], numbers["selected_by"]
+    panels = [figures.development(curves["evaluations"], numbers["best_step"], judge["name"], judge["label"])]
     if curves["loss"]:
         steps, losses = zip(*curves["loss"], strict=True)
         panels.insert(0, figures.loss(steps, losses))

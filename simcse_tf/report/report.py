@@ -1,6 +1,6 @@
 """What a training run changed, for people and for programs: `report.html` and the same numbers in `report.json`.
 
-Needs nothing but the run directory and its development set: the encoder that training began with is loaded again from
+Needs nothing but the run directory and its development sets: the encoder that training began with is loaded again from
 the run's configuration, the one that was kept from its checkpoint, and both are judged on the same sets. Needs the
 extra `report`.
 """
@@ -19,10 +19,12 @@ import numpy as np
 from simcse_tf import runs
 from simcse_tf.checks import require
 from simcse_tf.config import TrainConfig
-from simcse_tf.evaluation import sts, suite
+from simcse_tf.evaluation import suite
+from simcse_tf.evaluation.development import Graded
 from simcse_tf.evaluation.embedding import unit
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
+from simcse_tf.training.plan import find_development_sets
 
 _RANDOM_PAIRS = 20_000
 _SENTENCES_SHOWN = 600
@@ -38,16 +40,20 @@ def write_report(
     transfer_dir: Path | None = None,
     tasks: Sequence[str] = (),
     tfds_dir: Path | None = None,
+    on: Sequence[str] = (),
+    columns: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Path, Path]:
     """Judges a run's first and best encoder and writes the report into the run directory.
 
     Args:
         run: A run directory with at least one evaluation.
-        sts_dir: As `suite.load`; what it and the next two name is judged beside the run's own development set.
+        sts_dir: As `suite.load`; what it and the others name is judged beside the run's own development sets.
         transfer_dir: As `suite.load`.
         tasks: As `suite.load`.
         tfds_dir: As `suite.load`.
+        on: As `suite.load`.
+        columns: As `suite.load`.
         say: Called with lines of progress.
 
     Returns:
@@ -55,7 +61,7 @@ def write_report(
 
     Raises:
         UserError: The extra `report` is not installed; there is no run, or it has not been evaluated yet; the preset
-            that it began with or its development set is no longer where it was; as `suite.load` and `suite.judge`.
+            that it began with or a development set is no longer where it was; as `suite.load` and `suite.judge`.
     """
     check_installed()
     found = runs.read(run)
@@ -63,11 +69,14 @@ def write_report(
     config = found.config
     origins = {"before": presets.locate(config.preset), "after": presets.locate(str(run))}
     chosen = suite.Suite(())
-    if sts_dir or transfer_dir or tasks:
-        chosen = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir)
-    if chosen.development_set is None:
-        pairs = sts.development_set(config.dev, sts_dir=config.sts_dir) or sts.from_tfds(config.tfds_dir)
-        chosen = dataclasses.replace(chosen, pairs=(pairs, *chosen.pairs))
+    if sts_dir or transfer_dir or tasks or on:
+        chosen = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on, columns=columns)
+    known = {each.name for each in (*chosen.pairs, *chosen.on)}
+    own = [each for each in find_development_sets(config, runs.read_held_out(run)) if each.name not in known]
+    # Pictures and alignment are of graded pairs.
+    graded = tuple(each.pairs for each in own if isinstance(each, Graded))
+    others = tuple(each for each in own if not isinstance(each, Graded))
+    chosen = dataclasses.replace(chosen, pairs=(*graded, *chosen.pairs), on=(*others, *chosen.on))
 
     judged = {}
     for when, origin in origins.items():
@@ -110,24 +119,39 @@ def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
 
 
 def _numbers(run: runs.Run, before: suite.Judgement, after: suite.Judgement) -> dict[str, Any]:
-    config, pairs = run.config, before.development_set
-    assert pairs is not None
-    sentences = list(dict.fromkeys(pairs.a + pairs.b))
-    spaces = {"before": _space(before, sentences), "after": _space(after, sentences)}
+    judge = run.development_sets[0]
     return {
         "run": str(run.path),
-        "config": json.loads(config.to_json()),
+        "config": json.loads(run.config.to_json()),
         "versions": {"training": run.versions, "report": suite.versions()},
         "steps": run.steps,
         "best_step": int(run.best["step"]),
-        "pictures_of": {"name": pairs.name, "source": pairs.source, "pairs": len(pairs.gold)},
+        "selected_by": {
+            "name": judge.name,
+            "figure": judge.headline,
+            "label": judge.label,
+            "before": run.before["dev"],
+            "after": run.best["dev"],
+        },
         "curves": {
-            "development_set": "STSB-dev" if config.sts_dir or config.dev != "bundled" else "bundled",
             "loss": _thinned([(m["step"], m["loss"]) for m in run.metrics if "loss" in m]),
             "evaluations": run.evaluations,
         },
         "before": before.to_dict(),
         "after": after.to_dict(),
+        **_pictures(before, after),
+    }
+
+
+def _pictures(before: suite.Judgement, after: suite.Judgement) -> dict[str, Any]:
+    """What is drawn of graded pairs; nothing if none were judged."""
+    pairs = before.development_set
+    if pairs is None:
+        return {}
+    sentences = list(dict.fromkeys(pairs.a + pairs.b))
+    spaces = {"before": _space(before, sentences), "after": _space(after, sentences)}
+    return {
+        "pictures_of": {"name": pairs.name, "source": pairs.source, "pairs": len(pairs.gold)},
         "similarities": {
             "gold": pairs.gold.tolist(),
             "before": _rounded(before.sts[pairs.name].cosines),

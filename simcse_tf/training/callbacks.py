@@ -8,15 +8,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import geometry, sts
+from simcse_tf.evaluation.development import DevelopmentSet, Figures, Graded
 from simcse_tf.formats.encoders import SentenceEncoder
 from simcse_tf.training import checkpoint
 from simcse_tf.training.replicas import Workers
@@ -64,7 +64,33 @@ class StopOnNonFiniteLoss(StepCallback):
         )
 
 
-class STSCallback(keras.callbacks.Callback):
+class DevelopmentCallback(keras.callbacks.Callback):
+    """Judges a `SimCSE` model's encoder on development sets at the end of every epoch.
+
+    It adds the figures of the first set to the epoch's logs as `val_FIGURE`, such as `val_ndcg@10`, and those of the
+    others as `val_NAME/FIGURE`. Callbacks after it can select by them:
+    `ModelCheckpoint(..., monitor="val_ndcg@10", mode="max")`, `EarlyStopping`, `TensorBoard`. Put it before them. With
+    a head, the headline comes with the endings `_with_head` and `_without_head` too; without them it is that of the
+    exported encoder.
+
+    Args:
+        *sets: Such as `open_development_set("pairs.csv")`.
+    """
+
+    def __init__(self, *sets: DevelopmentSet):
+        super().__init__()
+        self.sets = sets
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is None:
+            return
+        for i, each in enumerate(self.sets):
+            prefix = f"val_{each.name}/" if i else "val_"
+            found = figures(self.model.encoder, each)
+            logs.update({f"{prefix}{name}": value for name, value in found.items()})
+
+
+class STSCallback(DevelopmentCallback):
     """Scores a `SimCSE` model's encoder on graded pairs at the end of every epoch.
 
     It adds `val_spearman` (x 100, higher is better), `val_alignment` and `val_uniformity` (lower is better) to the
@@ -78,25 +104,18 @@ class STSCallback(keras.callbacks.Callback):
     """
 
     def __init__(self, pairs: sts.Pairs):
-        super().__init__()
         geometry.check_positives(pairs)
-        self.pairs = pairs
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs.update({f"val_{name}": score for name, score in sts_scores(self.model.encoder, self.pairs).items()})
-
-
-# What the run directory calls an encoder's scores on the development set.
-_DEV = {"spearman": "dev", "spearman_with_head": "dev_with_head", "spearman_without_head": "dev_without_head"}
+        super().__init__(Graded.of(pairs))
 
 
 class Evaluation(StepCallback):
-    """Scores the encoder on the development set at step 0, every `every` steps and at the end; keeps the best one.
+    """Judges the encoder on the development sets at step 0, every `every` steps and at the end; keeps the best one.
+
+    Every figure is logged as `NAME/FIGURE`. The headline of the first set is `dev` too: by it the best is selected.
 
     Args:
         encoder: The encoder in training.
-        pairs: The development set.
+        sets: The development sets.
         run: Where encoders and metrics go.
         progress: Where the run stands.
         every: Steps between evaluations.
@@ -107,7 +126,7 @@ class Evaluation(StepCallback):
     def __init__(
         self,
         encoder: SentenceEncoder,
-        pairs: sts.Pairs,
+        sets: Sequence[DevelopmentSet],
         run: checkpoint.RunDirectory,
         progress: checkpoint.Progress,
         *,
@@ -118,7 +137,7 @@ class Evaluation(StepCallback):
         super().__init__(max(progress.step, 0))
         self._begun = progress.step >= 0
         self._best = (progress.best_score, progress.best_step)
-        self._encoder, self._pairs, self._run = encoder, pairs, run
+        self._encoder, self._sets, self._run = encoder, sets, run
         self._every, self._total_steps, self._console = every, total_steps, console
 
     @property
@@ -139,18 +158,28 @@ class Evaluation(StepCallback):
 
     def _evaluate(self) -> None:
         began = time.monotonic()
-        scores = {_DEV.get(name, name): score for name, score in sts_scores(self._encoder, self._pairs).items()}
-        self._log(**scores, evaluation_seconds=round(time.monotonic() - began, 2))
-        better = scores["dev"] > self._best[0]
-        # With and without the head: one of the two is `dev`.
-        shown = "  ".join(
-            f"{name.removeprefix('dev_').replace('_', ' ')} {score:.2f}"
-            for name, score in scores.items()
-            if not (name.startswith("dev_") and score == scores["dev"])
-        )
-        self._console.print(f"step {self.step:>6}  {self._pairs.name}: {shown}{'  (best so far)' if better else ''}")
+        found = {each.name: figures(self._encoder, each) for each in self._sets}
+        judge = self._sets[0]
+        judged = found[judge.name]
+        names = {f"{judge.headline}{ending}": f"dev{ending}" for ending in ("", "_with_head", "_without_head")}
+        names |= {"alignment": "alignment", "uniformity": "uniformity"}
+        logged = {short: judged[name] for name, short in names.items() if name in judged}
+        for each in self._sets:
+            own = found[each.name]
+            logged |= {f"{each.name}/{name}": own[name] for name in each.labels if name in own}
+        self._log(**logged, evaluation_seconds=round(time.monotonic() - began, 2))
+        better = logged["dev"] > self._best[0]
+        for each in self._sets:
+            # With and without the head: one of the two is the exported encoder.
+            shown = "  ".join(
+                f"{name.replace('_', ' ')} {value:.2f}"
+                for name, value in found[each.name].items()
+                if name in each.labels or value != found[each.name][each.headline]
+            )
+            best = "  (best so far)" if better and each is judge else ""
+            self._console.print(f"step {self.step:>6}  {each.name}: {shown}{best}")
         if better:
-            self._best = (scores["dev"], self.step)
+            self._best = (logged["dev"], self.step)
             self._run.save_best(self._encoder, self.step)
 
     def _log(self, **values: float) -> None:
@@ -206,28 +235,18 @@ class Checkpoints(StepCallback):
             self.model.stop_training = True
 
 
-def sts_scores(encoder: SentenceEncoder, pairs: sts.Pairs) -> dict[str, float]:
-    """How an encoder does on graded pairs.
+def figures(encoder: SentenceEncoder, development_set: DevelopmentSet) -> Figures:
+    """How an encoder in training does.
 
     Returns:
-        `spearman`: x 100, as the exported encoder scores; with a head also `spearman_without_head` and
-        `spearman_with_head`. `alignment` and `uniformity` (Wang and Isola 2020) of the exported vectors; lower is
-        better in both.
+        The figures of the exported encoder; with a head also its headline's `_without_head` and `_with_head`.
     """
-
-    def encode_both(texts):
-        return np.concatenate(encoder.encode_with_and_without_head(texts), axis=1)
-
-    a, b = sts.embed_pairs(encode_both, pairs)
-    dim = encoder.dim
-    sides = {"without": (a[:, :dim], b[:, :dim]), "with": (a[:, dim:], b[:, dim:])}
-    spearman = {which: sts.score(*side, pairs).all.spearman for which, side in sides.items()}
-    exported = "with" if encoder.head_at_inference else "without"
-    shape = geometry.measure(*sides[exported], pairs)
-    scores = {"spearman": spearman[exported], "alignment": shape.alignment, "uniformity": shape.uniformity}
     if encoder.head is None:
-        return scores
-    return scores | {f"spearman_{which}_head": score for which, score in spearman.items()}
+        return development_set.figures(encoder.encode)
+    without, with_head = development_set.figures_of_each(encoder.encode_with_and_without_head, 2)
+    headline = development_set.headline
+    both = {f"{headline}_without_head": without[headline], f"{headline}_with_head": with_head[headline]}
+    return (with_head if encoder.head_at_inference else without) | both
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:

@@ -3,6 +3,8 @@
     config.json                 what the run is; written before the first step
     data.json                   fingerprints of what it reads
     versions.json               the packages that it is trained with
+    development.json            what it is judged on, the set that selects first
+    held_out.jsonl              the rows of its data that it is not trained on, if any
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,7 @@ class RunDirectory:
         self._config = path / "config.json"
         self._data = path / "data.json"
         self._result = path / "result.json"
+        self.held_out = path / "held_out.jsonl"
 
     def check(self, config: TrainConfig) -> None:
         """Checks that a run with this configuration may use the directory; changes nothing.
@@ -146,6 +149,11 @@ class RunDirectory:
     def write_result(self, result: dict[str, Any]) -> None:
         """Says what the run came to: training is complete."""
         write_whole(self._result, json.dumps(result, indent=2) + "\n")
+
+    def write_held_out(self, rows: Sequence[Sequence[str]]) -> None:
+        """Keeps the rows that are held out of training."""
+        lines = (json.dumps(dict(zip(runs.HELD_OUT, row, strict=False)), ensure_ascii=False) for row in rows)
+        write_whole(self.held_out, "".join(f"{line}\n" for line in lines))
 
     def log(self, step: int, **values: float) -> None:
         """Adds a line to `metrics.jsonl`."""

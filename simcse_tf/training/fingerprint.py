@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simcse_tf.evaluation.pairs import Pairs
+from simcse_tf.evaluation.development import DevelopmentSet
 
 if TYPE_CHECKING:
     from simcse_tf.formats.encoders import SentenceEncoder
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 # What each fingerprint is of, for messages; `{}` is filled from the configuration.
 MEANING = {
     "rows": "the rows that it reads from `data` {data}",
-    "development_set": "the development set",
+    "development_set": "the development set, or one of several,",
     "starting_weights": "the weights or the vocabulary of `preset` {preset}",
 }
 
@@ -25,9 +26,9 @@ def of_text(text: str) -> str:
     return _of(text)
 
 
-def of_pairs(pairs: Pairs) -> str:
-    """Of sentences and grades, in order."""
-    return _of("\0".join(pairs.a), "\0".join(pairs.b), pairs.gold)
+def of_development_sets(sets: Iterable[DevelopmentSet]) -> str:
+    """Of all their content, in order."""
+    return _of(*(part for each in sets for part in each.content()))
 
 
 def of_encoder(encoder: SentenceEncoder) -> str:

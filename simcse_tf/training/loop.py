@@ -14,8 +14,9 @@ from rich.console import Console
 from simcse_tf import runs
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
+from simcse_tf.data.held_out import HeldOut
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import sts, suite
+from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
@@ -74,7 +75,8 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         tf.config.experimental.enable_op_determinism()
 
     # ---- Data that only TensorFlow Datasets can read ----
-    pairs = plan.development_set or sts.from_tfds(config.tfds_dir)
+    development_sets = plan.development_sets
+    about = [each.about() for each in development_sets]
     scan = plan.scan or scan_rows(config, plan.source)
     steps = total_steps(config, scan)
     if scan.bad:
@@ -94,12 +96,15 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         )
 
     # ---- Where the run stands ----
-    data = fingerprints(config, scan, pairs) | {"starting_weights": fingerprint.of_encoder(encoder)}
+    data = fingerprints(config, scan, development_sets) | {"starting_weights": fingerprint.of_encoder(encoder)}
     progress = Progress()
     if is_chief:
         run.check_data(config, data)
         progress = run.start(config, data)
         write_json(run.path / "versions.json", suite.versions())
+        write_json(run.path / "development.json", about)
+        if plan.held_out is not None and plan.held_out.rows:
+            run.write_held_out(plan.held_out.rows)
     step = agreed_step(workers, plan, data, progress.step)
     if step >= 0:
         run.load_state(callbacks.state_variables(model), step)
@@ -127,7 +132,7 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
 
     # ---- Training ----
     evaluation = callbacks.Evaluation(
-        encoder, pairs, run, progress, every=config.eval_every, total_steps=steps, console=console
+        encoder, development_sets, run, progress, every=config.eval_every, total_steps=steps, console=console
     )
     checkpoints = callbacks.Checkpoints(
         start,
@@ -147,6 +152,10 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         console=console,
     )
     columns = f" (columns {', '.join(plan.source.columns)})" if plan.source.columns else ""
+    if plan.held_out is not None:
+        console.print(_about_held_out(plan.held_out, run))
+    for each in about:
+        console.print(f"development set {each['name']}: {each['size']} ({each['kind']}) from {each['source']}")
     console.print(
         f"training {plan.origin.name} on {config.data}{columns}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), {dtype}, XLA {'on' if model.jit_compile else 'off'}, "
@@ -165,22 +174,32 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
             )
     if checkpoints.stopped:
         raise StoppedError(f"SIGTERM: the state after step {checkpoints.step} of {steps} is saved in {run.path}.")
-    result = write_result(run, pairs.name) if is_chief else None
+    result = write_result(run) if is_chief else None
     # No worker is done before the run is complete: the chief may be stopped in its last evaluation, and need the others
     # to resume.
     workers.all_gather(0)
     return result
 
 
-def write_result(run: RunDirectory, development_set: str) -> dict[str, Any]:
+def _about_held_out(held: HeldOut, run: RunDirectory) -> str:
+    if held.problem:
+        return f"no part of the data is held out to judge the encoder by: {held.problem}"
+    return (
+        f"{len(held.rows):,} of {held.total:,} rows are held out of training, to judge the encoder by. None of their "
+        f"texts is in the others; they are in {run.held_out}"
+    )
+
+
+def write_result(run: RunDirectory) -> dict[str, Any]:
     """Writes and returns the scores of a run whose training is complete."""
     scores = runs.read(run.path)
+    judge = scores.development_sets[0]
     result = {
         "run": str(run.path),
         "steps": scores.steps,
-        "development_set": development_set,
-        "spearman_before": round(scores.before["dev"], 2),
-        "spearman_after": round(scores.best["dev"], 2),
+        "development_set": judge.name,
+        f"{judge.headline}_before": round(scores.before["dev"], 2),
+        f"{judge.headline}_after": round(scores.best["dev"], 2),
         "best_step": scores.best["step"],
     }
     run.write_result(result)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simcse_tf.config import TrainConfig
-from simcse_tf.data import sources
+from simcse_tf.data import held_out, sources
+from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import sts
+from simcse_tf.evaluation import development_files
+from simcse_tf.evaluation.development import DevelopmentSet
+from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.formats import presets
 from simcse_tf.training import cluster, fingerprint
 from simcse_tf.training.checkpoint import RunDirectory
@@ -30,7 +34,10 @@ class Plan:
     source: sources.Source
     # None where only TensorFlow Datasets knows.
     scan: sources.Scan | None
-    development_set: sts.Pairs | None
+    # The first is the one by which the best encoder is selected.
+    development_sets: tuple[DevelopmentSet, ...]
+    # The rows that are held out of `source`, if any are to be.
+    held_out: held_out.HeldOut | None
     # What an earlier command came to, if this one resumes a run whose training is complete.
     result: dict[str, Any] | None
 
@@ -53,16 +60,57 @@ def plan(config: TrainConfig) -> Plan:
     origin = presets.locate(config.preset)
     source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     _check_objective(config, source)
-    development_set = sts.development_set(config.dev, sts_dir=config.sts_dir)
+    held = None
+    if development_files.HELD_OUT in config.dev:
+        _check_can_hold_out(config, source)
+        held = held_out.hold_out(
+            source, seed=config.seed, skip_bad_rows=config.skip_bad_rows, batch_size=config.batch_size
+        )
+        if held.problem and config.dev == (development_files.HELD_OUT,):
+            raise UserError(
+                f"`dev` held-out: no part of `data` {config.data} can be held out: {held.problem}. Name another "
+                "development set, such as bundled."
+            )
+        source = held.training
+    development_sets = find_development_sets(config, held.rows if held else ())
     scan = None if source.needs_tensorflow else scan_rows(config, source)
     if uses_directory:
-        run.check_data(config, fingerprints(config, scan, development_set))
+        known = () if any(each.needs_tensorflow for each in development_sets) else development_sets
+        run.check_data(config, fingerprints(config, scan, known))
     result = run.result() if config.resume else None
-    return Plan(config, own, run, origin, source, scan, development_set, result)
+    return Plan(config, own, run, origin, source, scan, development_sets, held, result)
 
 
-def fingerprints(config: TrainConfig, scan: sources.Scan | None, development_set: sts.Pairs | None) -> dict[str, str]:
-    """The fingerprints that are known before there is an encoder, by the names in `fingerprint.MEANING`."""
+def find_development_sets(config: TrainConfig, held: Sequence[Row]) -> tuple[DevelopmentSet, ...]:
+    """What a run is judged on; the set by which its best encoder is selected comes first.
+
+    Args:
+        config: The run's.
+        held: Rows that are held out of the training data: their anchors should find their positives.
+
+    Raises:
+        UserError: As `development_files.find`.
+    """
+    return development_files.find(
+        config.dev,
+        sts_dir=config.sts_dir,
+        tfds_dir=config.tfds_dir,
+        columns=config.columns,
+        select_by=config.select_by,
+        held_out=Retrieval.from_pairs(development_files.HELD_OUT, f"{config.data}, held out", held) if held else None,
+    )
+
+
+def fingerprints(
+    config: TrainConfig, scan: sources.Scan | None, development_sets: Sequence[DevelopmentSet] = ()
+) -> dict[str, str]:
+    """The fingerprints that are known before there is an encoder, by the names in `fingerprint.MEANING`.
+
+    Args:
+        config: The run's.
+        scan: Of its rows, if they were read.
+        development_sets: All of them, if they are read.
+    """
     known = {}
     if scan is not None:
         # Of rows that are read but were not scanned, the size of their file says something.
@@ -70,7 +118,9 @@ def fingerprints(config: TrainConfig, scan: sources.Scan | None, development_set
         unseen = scan.rows >= _CHECKED and not scan.complete and path.is_file()
         size = f"{path.stat().st_size} bytes, " if unseen else ""
         known["rows"] = f"{size}{scan.rows} rows, {scan.fingerprint}"
-    return known if development_set is None else known | {"development_set": fingerprint.of_pairs(development_set)}
+    if not development_sets:
+        return known
+    return known | {"development_set": fingerprint.of_development_sets(development_sets)}
 
 
 def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
@@ -98,6 +148,19 @@ def total_steps(config: TrainConfig, scan: sources.Scan) -> int:
     if config.max_steps is not None:
         return config.max_steps
     return config.epochs * (scan.rows // config.batch_size)
+
+
+def _check_can_hold_out(config: TrainConfig, source: sources.Source) -> None:
+    if source.views == 1:
+        raise UserError(
+            f"`dev` held-out: `data` {config.data} has single sentences, of which none has an answer to be found. Name "
+            "another development set, such as bundled."
+        )
+    if source.needs_tensorflow:
+        raise UserError(
+            f"`dev` held-out: `data` {config.data} cannot be split: only TensorFlow Datasets can read it. Name another "
+            "development set, such as bundled."
+        )
 
 
 def _check_objective(config: TrainConfig, source: sources.Source) -> None:

@@ -72,7 +72,7 @@ class TestFeed:
         read, source = [], sources.open_source(str(sentences_file))
 
         def counted(reject):
-            for row in source._read(reject):
+            for row in source.read(reject):
                 read.append(row)
                 yield row
             return ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import sts
+from simcse_tf.evaluation import development_files, sts
 
 from .layout import replace_line, write_task
 
@@ -201,8 +201,8 @@ def test_the_development_set_comes_from_tfds_as_its_own_writer_stored_it(tmp_pat
 def test_a_development_set_that_needs_a_missing_extra_names_it_without_tensorflow(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"`dev` tfds:glue/stsb needs .*simcse-tf\[tfds\]"):
-        sts.development_set("tfds:glue/stsb")
-    assert sts.development_set("bundled").name == "bundled"
+        development_files.find(["tfds:glue/stsb"])
+    assert [each.name for each in development_files.find(["bundled"])] == ["bundled"]
 
 
 def test_tfds_without_data_and_without_a_network_is_an_error_in_seconds(tmp_path, no_network):

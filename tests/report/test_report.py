@@ -155,7 +155,7 @@ def test_the_page_has_every_picture_and_the_numbers_of_the_json(runs, html):
     pictures = [attributes["aria-label"] for tag, attributes in parsed.tags if tag == "svg"]
     assert pictures == [
         "Training loss over steps",
-        "Spearman on bundled over steps",
+        "Spearman x 100 on bundled over steps",
         "Cosine similarity against grade, before",
         "Cosine similarity against grade, after",
         "Cosine similarity of random pairs, before and after",

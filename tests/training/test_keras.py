@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simcse_tf import InfoNCE, SentenceEncoder, SimCSE, STSCallback, TripletMargin, bundled_pairs
+from simcse_tf import DevelopmentCallback, InfoNCE, SentenceEncoder, SimCSE, STSCallback, TripletMargin, bundled_pairs
 from simcse_tf.data import in_memory
 from simcse_tf.errors import UserError
 from tests.conftest import SENTENCES, TENSORFLOWS_LINES, WORDS, unchecked
@@ -247,9 +247,10 @@ class TestCallbacks:
         assert len(history["val_spearman"]) == len(history["val_alignment"]) == len(history["val_uniformity"]) == 4
         assert "val_spearman" in (tmp_path / "log.csv").read_text()
         assert list((tmp_path / "tensorboard" / "validation").glob("events*"))
-        from simcse_tf.training.callbacks import sts_scores
+        from simcse_tf.evaluation.development import Graded
+        from simcse_tf.training.callbacks import figures
 
-        saved = sts_scores(keras.saving.load_model(best).encoder, pairs)["spearman"]
+        saved = figures(keras.saving.load_model(best).encoder, Graded.of(pairs))["spearman"]
         assert saved == max(history["val_spearman"])
 
     def test_the_score_is_the_evaluations(self, make, pairs):
@@ -259,6 +260,19 @@ class TestCallbacks:
         logs = model.fit(SENTENCES, batch_size=8, verbose=0, callbacks=[STSCallback(pairs)]).history
         assert logs["val_spearman"] == [sts.evaluate(model.encoder.encode, pairs).all.spearman]
         assert logs["val_spearman"] == logs["val_spearman_with_head"] != logs["val_spearman_without_head"]
+
+    def test_development_sets_of_any_kind_are_in_the_logs(self, make, pairs):
+        from simcse_tf.evaluation.development import Graded
+        from simcse_tf.evaluation.retrieval import Retrieval
+
+        model = make(head="train_only")
+        search = Retrieval.from_pairs("search", "the test", list(zip(SENTENCES[:20], SENTENCES[20:40], strict=True)))
+        callback = DevelopmentCallback(search, Graded.of(pairs))
+        logs = model.fit(SENTENCES, batch_size=8, verbose=0, callbacks=[callback]).history
+        for name, value in search.figures(model.encoder.encode).items():
+            assert logs[f"val_{name}"] == [pytest.approx(value)]
+        assert logs["val_ndcg@10"] == logs["val_ndcg@10_without_head"]
+        assert f"val_{pairs.name}/spearman" in logs
 
     def test_pairs_without_a_positive_are_refused_before_training(self, pairs):
         low = type(pairs)("low", pairs.a, pairs.b, pairs.gold * 0.2, pairs.subsets, "the test")

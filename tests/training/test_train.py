@@ -1,6 +1,7 @@
 """The whole program on the tiny BERT: train, interrupt, resume, export. In this process, as `main` would run."""
 
 import importlib.util
+import itertools
 import json
 import shutil
 import subprocess
@@ -9,15 +10,16 @@ import sys
 import numpy as np
 import pytest
 
-from simcse_tf import train
+from simcse_tf import open_development_set, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
-from simcse_tf.formats import presets, savedmodel
+from simcse_tf.formats import card, presets, savedmodel
 from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.report.report import write_report
 from simcse_tf.serving.client import Client
 from simcse_tf.training.callbacks import Evaluation, NonFiniteLossError
 from simcse_tf.training.simcse import SimCSE
-from tests.conftest import unchecked
+from tests.conftest import SENTENCES, unchecked, write_triplets
 
 
 @pytest.fixture
@@ -289,3 +291,99 @@ def test_help_and_complaints_come_without_tensorflow():
     )
     assert failed.returncode == 2
     assert "--loss triplet needs anchor, positive and hard negative" in failed.stderr
+
+
+def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_path):
+    """Retrieval selects, graded pairs stand beside it; with a head; result, table, card and report say so."""
+    pairs = tmp_path / "docs.csv"
+    pairs.write_text("query,document\n" + "".join(f"{a},{b}\n" for a, b in itertools.pairwise(SENTENCES)))
+    sets = ["--dev", "bundled", str(pairs), "--select-by", "docs", "--head", "always", "--pooling", "cls"]
+    flags = [*flags, *sets, "--max-steps", "4"]
+    train.main(flags)
+    out, shown = capsys.readouterr()
+    result, run_ = json.loads(out), tmp_path / "run"
+    evaluations = [m for m in metrics(tmp_path) if "dev" in m]
+    assert [m["step"] for m in evaluations] == [0, 2, 4]
+    for m in evaluations:
+        assert m["dev"] == m["docs/ndcg@10"] == m["dev_with_head"]
+        assert 0 <= m["docs/recall@1"] <= m["docs/recall@5"] <= m["docs/recall@10"] <= 100
+        assert "alignment" not in m
+        assert {"bundled/spearman", "bundled/pearson", "bundled/uniformity"} <= m.keys()
+    best = max(evaluations, key=lambda m: m["dev"])
+    assert (result["development_set"], result["best_step"]) == ("docs", best["step"])
+    assert (result["ndcg@10_before"], result["ndcg@10_after"]) == (
+        round(evaluations[0]["dev"], 2),
+        round(best["dev"], 2),
+    )
+    assert "docs, best of 4 steps" in shown
+    assert "development set docs: 59 queries, 59 documents (retrieval)" in shown
+    assert f"{best['bundled/spearman']:.2f}" in shown.split("best of 4 steps")[1]
+
+    # What is exported scores what was logged.
+    encoder = load_encoder(presets.locate(str(run_)))
+    assert open_development_set(pairs).figures(encoder.encode)["ndcg@10"] == pytest.approx(best["dev"], abs=0.01)
+    card.write(encoder, tmp_path, name="tiny", source=str(run_))
+    assert "| encoder | nDCG@10 x 100 |" in (tmp_path / card.CARD_FILE).read_text("utf-8")
+
+    write_report(run_)
+    report = json.loads((run_ / "report.json").read_text("utf-8"))
+    assert report["selected_by"]["label"] == "nDCG@10 x 100"
+    assert report["after"]["on"]["docs"]["figures"]["ndcg@10"] == pytest.approx(best["dev"], abs=0.01)
+    assert report["after"]["scores"]["bundled"] == pytest.approx(best["bundled/spearman"], abs=0.01)
+    html = (run_ / "report.html").read_text("utf-8")
+    assert "nDCG@10 x 100 on docs over steps" in html
+    assert "docs, nDCG@10 x 100" in html
+    assert "recall@5 x 100" in html
+
+    pairs.write_text(pairs.read_text() + "a dog,a cat\n")
+    with pytest.raises(UserError, match="the development set, or one of several, changed since"):
+        train.main([*flags, "--resume"])
+
+
+def test_a_run_without_graded_pairs_has_a_report_without_their_pictures(capsys, flags, tmp_path):
+    triplets = write_triplets(tmp_path)
+    run(capsys, [*flags, "--dev", str(triplets), "--head", "none", "--max-steps", "2", "--report"])
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert "similarities" not in report
+    assert report["before"]["on"]["triplets"]["figures"].keys() == {"accuracy"}
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "accuracy x 100 on triplets over steps" in html
+    assert "Similarity against grade" not in html
+
+
+def test_a_run_judged_by_a_part_of_its_data_continues_to_the_same_weights(capsys, flags, tmp_path, monkeypatch):
+    pairs = tmp_path / "pairs.csv"
+    rows = itertools.islice(itertools.permutations(SENTENCES, 2), 0, None, 17)
+    # Each row twice, so that there are groups; a text more makes each group its own.
+    pairs.write_text("anchor,positive\n" + "".join(f"{a} {i} !,{b} {i} ?\n" * 2 for i, (a, b) in enumerate(rows)))
+    flags = [*flags, "--data", str(pairs), "--max-steps", "6", "--save-every", "1"]
+    train.main(flags)
+    out, shown = capsys.readouterr()
+    whole, uninterrupted = json.loads(out), state(tmp_path / "run")
+    held = (tmp_path / "run" / "held_out.jsonl").read_text("utf-8")
+    assert whole["development_set"] == "held-out"
+    assert f"{held.count(chr(10))} of 418 rows are held out of training" in " ".join(shown.split())
+
+    class KilledError(Exception):
+        pass
+
+    on_step = Evaluation.on_step
+
+    def die(self, loss):
+        on_step(self, loss)
+        if self.step == 4:
+            raise KilledError
+
+    monkeypatch.setattr(Evaluation, "on_step", die)
+    with pytest.raises(KilledError):
+        train.main([*flags, "--overwrite"])
+    monkeypatch.undo()
+    assert run(capsys, [*flags, "--resume"]) == whole
+    again = state(tmp_path / "run")
+    for name, value in uninterrupted.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    assert (tmp_path / "run" / "held_out.jsonl").read_text("utf-8") == held
+    # The report judges by the same rows.
+    write_report(tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert report["before"]["on"]["held-out"]["figures"]["ndcg@10"] == pytest.approx(whole["ndcg@10_before"], abs=0.01)

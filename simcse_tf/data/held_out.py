@@ -1,0 +1,117 @@
+"""A part of the training rows that is held out of training, so that it can be judged by texts that it never saw.
+
+Rows that have a text in common, with whatever capitals and spaces, belong to one group, and so do all that are
+connected through others; a group is held out whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from simcse_tf.data.rows import Reject, Row, Rows
+from simcse_tf.data.sources import Source
+
+# A tenth of the rows, but no more than give a steady figure in seconds, and no fewer than say anything.
+_SHARE = 10
+_MOST = 1000
+_FEWEST = 20
+# Of longer data the groups would take too much memory: 0.5 GB at this number.
+_LONGEST = 2_000_000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What `hold_out` came to.
+
+    Attributes:
+        training: The other rows; all of them if none could be held out.
+        rows: Those that are held out, in order.
+        total: How many rows there are.
+        problem: Why none are held out, if none are.
+    """
+
+    training: Source
+    rows: list[Row]
+    total: int
+    problem: str = ""
+
+
+def hold_out(source: Source, *, seed: int, skip_bad_rows: bool, batch_size: int) -> HeldOut:
+    """Chooses groups of rows at random until a tenth of the rows is held out, or 1,000.
+
+    Args:
+        source: Pairs or triplets that can be read without TensorFlow.
+        seed: Decides which.
+        skip_bad_rows: Leave out rows that cannot be used.
+        batch_size: As many rows must be left to train on.
+
+    Raises:
+        UserError: As `Source.rows`.
+    """
+    groups = _Groups()
+    on_bad = (lambda message: None) if skip_bad_rows else None
+    for row in itertools.islice(source.rows(on_bad), _LONGEST + 1):
+        groups.add(row)
+    total = len(groups.parents)
+    if total > _LONGEST:
+        return HeldOut(source, [], total, f"there are more than {_LONGEST:,} rows")
+    wanted = min(total // _SHARE, _MOST)
+    if wanted < _FEWEST or total - wanted < batch_size:
+        return HeldOut(source, [], total, f"{total:,} rows are too few")
+
+    members = groups.members()
+    chosen: set[int] = set()
+    for place in np.random.default_rng(seed).permutation(len(members)).tolist():
+        if len(members[place]) <= wanted - len(chosen):
+            chosen.update(members[place])
+    if len(chosen) < _FEWEST:
+        return HeldOut(source, [], total, "nearly all rows are connected by texts that they have in common")
+
+    def read(reject: Reject) -> Rows:
+        rows, place = source.read(reject), 0
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration as end:
+                return end.value
+            if place not in chosen:
+                yield row
+            place += 1
+
+    held = [row for place, row in enumerate(source.rows(on_bad)) if place in chosen]
+    return HeldOut(dataclasses.replace(source, read=read, survey=None), held, total)
+
+
+class _Groups:
+    """Rows that are connected by texts (union-find): `parents` leads from each row to the first of its group."""
+
+    def __init__(self):
+        self.parents: list[int] = []
+        self._first: dict[bytes, int] = {}
+
+    def add(self, row: Row) -> None:
+        """Takes in the next row."""
+        place = len(self.parents)
+        self.parents.append(place)
+        for text in row:
+            key = hashlib.blake2b(" ".join(text.casefold().split()).encode(), digest_size=8).digest()
+            one, other = self._root(self._first.setdefault(key, place)), self._root(place)
+            self.parents[max(one, other)] = min(one, other)
+
+    def members(self) -> list[list[int]]:
+        """The rows of each group, in the order of the groups' first rows."""
+        found: dict[int, list[int]] = {}
+        for place in range(len(self.parents)):
+            found.setdefault(self._root(place), []).append(place)
+        return list(found.values())
+
+    def _root(self, place: int) -> int:
+        while self.parents[place] != place:
+            self.parents[place] = self.parents[self.parents[place]]
+            place = self.parents[place]
+        return place

@@ -1,0 +1,164 @@
+"""Retrieval: does each query find its documents among all of them?
+
+The figures are those of trec_eval: recall@k is the part of a query's relevant documents among its first k answers,
+MRR@10 one over the rank of the first relevant one (0 if it is beyond 10), nDCG@10 the gain of the first 10 answers,
+each grade divided by log2(rank + 1), over the highest that any order gives. Each is a mean over the queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from simcse_tf.evaluation.development import DevelopmentSet, Figures, Scoring
+from simcse_tf.evaluation.embedding import check, unit
+
+_DEEPEST = 10
+# A block of similarities takes 32 MB, and the vectors of a block of documents are all that is kept of them.
+_DOCUMENTS = 4096
+_QUERIES = 1024
+
+
+class Retrieval(DevelopmentSet):
+    """Queries, and the documents among which each should find its own.
+
+    Documents are ranked by cosine similarity. Of equally similar ones the earlier in the corpus comes first, and copies
+    of a text are equally similar. Memory does not grow with documents times queries: documents are embedded in blocks,
+    and of each block only what belongs to a query's first answers is kept.
+
+    Args:
+        name: As the attribute.
+        source: As the attribute.
+        queries: `n` texts.
+        documents: The corpus.
+        relevant: For each query its relevant documents, at least one, by their place in the corpus, with a grade above
+            0.
+        itself: For a query the document that is the query, and is no answer to it.
+    """
+
+    kind = "retrieval"
+    labels: ClassVar = {
+        "ndcg@10": "nDCG@10 x 100",
+        "mrr@10": "MRR@10 x 100",
+        "recall@1": "recall@1 x 100",
+        "recall@5": "recall@5 x 100",
+        "recall@10": "recall@10 x 100",
+    }
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        queries: list[str],
+        documents: list[str],
+        relevant: Sequence[Mapping[int, float]],
+        itself: Mapping[int, int] | None = None,
+    ):
+        self.name, self.source = name, source
+        self.queries, self.documents, self.relevant = queries, documents, relevant
+        self.itself = itself or {}
+
+    @classmethod
+    def from_pairs(cls, name: str, source: str, pairs: Sequence[Sequence[str]]) -> Retrieval:
+        """Each left side is a query, its right side the document that it should find, all right sides the corpus.
+
+        A left side that occurs with several right sides is one query with several relevant documents; a right side that
+        occurs several times is one document.
+        """
+        queries = {text: i for i, text in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
+        documents = {text: i for i, text in enumerate(dict.fromkeys(pair[1] for pair in pairs))}
+        relevant: list[dict[int, float]] = [{} for _ in queries]
+        for pair in pairs:
+            relevant[queries[pair[0]]][documents[pair[1]]] = 1.0
+        return cls(name, source, list(queries), list(documents), relevant)
+
+    @property
+    def size(self) -> str:
+        return f"{len(self.queries):,} queries, {len(self.documents):,} documents"
+
+    def content(self) -> Iterator[str | np.ndarray]:
+        yield from ("\0".join(self.queries), "\0".join(self.documents))
+        yield np.array([(i, j, grade) for i, own in enumerate(self.relevant) for j, grade in sorted(own.items())])
+        yield np.array(sorted(self.itself.items()), int)
+
+    def scoring(self) -> Scoring:
+        queries = unit(check((yield self.queries), self.queries, self.name), self.queries, self.name)
+        copies: dict[str, list[int]] = {}
+        for i, text in enumerate(self.documents):
+            copies.setdefault(text, []).append(i)
+        texts = list(copies)
+        # One more than is counted: the query itself may be among them.
+        best = _Best(len(queries), _DEEPEST + 1)
+        for start in range(0, len(texts), _DOCUMENTS):
+            block = texts[start : start + _DOCUMENTS]
+            best.add(queries, unit(check((yield block), block, self.name), block, self.name))
+        answers = []
+        for i, places in enumerate(best.places.tolist()):
+            found = [j for place in places if place >= 0 for j in copies[texts[place]] if j != self.itself.get(i)]
+            answers.append(found[:_DEEPEST])
+        return retrieval_figures(answers, self.relevant)
+
+
+class _Best:
+    """The most similar documents of each query so far, in order: `places` `(queries, depth)`, -1 for none."""
+
+    def __init__(self, queries: int, depth: int):
+        self.places = np.full((queries, depth), -1)
+        self._scores = np.full((queries, depth), -np.inf)
+        self._seen = 0
+
+    def add(self, queries: np.ndarray, documents: np.ndarray) -> None:
+        """Takes in the next documents.
+
+        Args:
+            queries: `(queries, dim)` of unit length.
+            documents: `(n, dim)` likewise.
+        """
+        new = np.arange(self._seen, self._seen + len(documents))
+        for start in range(0, len(queries), _QUERIES):
+            at = slice(start, start + _QUERIES)
+            # The last bits of a cosine depend on where in the product it stands.
+            cosines = np.round(queries[at] @ documents.T, 12)
+            scores = np.concatenate([self._scores[at], cosines], axis=1)
+            places = np.concatenate([self.places[at], np.broadcast_to(new, cosines.shape)], axis=1)
+            top = _first(scores, self.places.shape[1])
+            self._scores[at] = np.take_along_axis(scores, top, axis=1)
+            self.places[at] = np.take_along_axis(places, top, axis=1)
+        self._seen += len(documents)
+
+
+def _first(scores: np.ndarray, depth: int) -> np.ndarray:
+    """Columns `(rows, depth)` of the highest scores of each row, from the highest; of equal ones the leftmost first.
+
+    A full sort of every row would say the same, in ten times the time.
+    """
+    lowest = np.partition(scores, -depth, axis=1)[:, -depth]
+    row, column = np.nonzero(scores >= lowest[:, None])
+    order = np.lexsort((column, -scores[row, column], row))
+    start = np.searchsorted(row, np.arange(len(scores)))
+    return column[order][start[:, None] + np.arange(depth)]
+
+
+def retrieval_figures(answers: Sequence[Sequence[int]], relevant: Sequence[Mapping[int, float]]) -> Figures:
+    """Recall, MRR and nDCG, means over queries x 100.
+
+    Args:
+        answers: The first documents of each query, in order; 10, or all if there are fewer.
+        relevant: The relevant documents of each query with their grades, above 0.
+    """
+    discounts = 1 / np.log2(np.arange(2, _DEEPEST + 2))
+    rows = []
+    for found, grades in zip(answers, relevant, strict=True):
+        gains = np.array([grades.get(document, 0.0) for document in found])
+        ideal = np.array(sorted(grades.values(), reverse=True)[:_DEEPEST])
+        hits = np.flatnonzero(gains > 0)
+        rows.append(
+            {
+                "ndcg@10": gains @ discounts[: len(gains)] / (ideal @ discounts[: len(ideal)]),
+                "mrr@10": 1 / (hits[0] + 1) if hits.size else 0.0,
+                **{f"recall@{k}": np.sum(hits < k) / len(grades) for k in (1, 5, 10)},
+            }
+        )
+    return {name: 100 * float(np.mean([row[name] for row in rows])) for name in Retrieval.labels}

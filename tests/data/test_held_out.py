@@ -1,0 +1,107 @@
+"""What is held out of training: whole groups of rows that share a text, decided by the seed."""
+
+import itertools
+
+import pytest
+
+from simcse_tf import train
+from simcse_tf.data.held_out import hold_out
+from simcse_tf.data.sources import open_source, scan
+from simcse_tf.errors import UserError
+from simcse_tf.training.plan import plan
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """400 pairs in 200 groups: each anchor twice, and now and then written in another way."""
+    path = tmp_path / "pairs.csv"
+    rows = [(f"anchor {i // 2}" if i % 3 else f"ANCHOR  {i // 2}", f"positive {i}") for i in range(400)]
+    path.write_text("anchor,positive\n" + "".join(f"{a},{b}\n" for a, b in rows), "utf-8")
+    return path
+
+
+def split(path, seed=42, batch_size=8):
+    return hold_out(open_source(str(path)), seed=seed, skip_bad_rows=False, batch_size=batch_size)
+
+
+def texts(rows):
+    return {" ".join(text.casefold().split()) for row in rows for text in row}
+
+
+def test_no_text_is_on_both_sides_and_every_row_is_on_one(pairs):
+    held = split(pairs)
+    training = list(held.training.rows())
+    assert (len(held.rows), held.total, held.problem) == (40, 400, "")
+    assert texts(held.rows).isdisjoint(texts(training))
+    assert sorted([*held.rows, *training]) == sorted(open_source(str(pairs)).rows())
+    assert scan(held.training).rows == 360
+
+
+def test_the_seed_decides(pairs):
+    assert split(pairs).rows == split(pairs).rows != split(pairs, seed=43).rows
+
+
+def test_rows_are_connected_through_others(tmp_path):
+    path = tmp_path / "triplets.csv"
+    # A chain: each row has a text of the next, the first and the last have none in common.
+    chain = [(f"a{i}", f"a{i + 1}", f"n{i}") for i in range(100)]
+    others = [(f"x{i}", f"y{i}", f"z{i}") for i in range(300)]
+    mixed = [*others[:150], *chain, *others[150:]]
+    path.write_text("anchor,positive,negative\n" + "".join(",".join(row) + "\n" for row in mixed), "utf-8")
+    held = split(path)
+    assert len(held.rows) == 40
+    assert not set(held.rows) & set(chain)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "problem"),
+    [
+        ([(f"a{i}", f"b{i}") for i in range(100)], 8, "100 rows are too few"),
+        ([(f"a{i}", f"b{i}") for i in range(300)], 280, "300 rows are too few"),
+        ([("a", f"b{i}") for i in range(300)], 8, "connected by texts"),
+        (list(itertools.pairwise(f"a{i}" for i in range(301))), 8, "connected by texts"),
+    ],
+)
+def test_where_nothing_can_be_held_out_all_rows_are_trained_on(tmp_path, rows, batch_size, problem):
+    path = tmp_path / "pairs.csv"
+    path.write_text("anchor,positive\n" + "".join(f"{a},{b}\n" for a, b in rows), "utf-8")
+    held = split(path, batch_size=batch_size)
+    assert problem in held.problem
+    assert held.rows == []
+    assert len(list(held.training.rows())) == 300 if len(rows) == 300 else 100
+
+
+class TestPlan:
+    def parse(self, path, tmp_path, *flags):
+        return train.parse(["--data", str(path), "--output-dir", str(tmp_path / "run"), *flags])
+
+    def test_pairs_without_a_development_set_are_judged_by_a_part_of_them(self, pairs, tmp_path, tiny_preset):
+        found = plan(self.parse(pairs, tmp_path, "--preset", str(tiny_preset)))
+        assert [each.name for each in found.development_sets] == ["held-out", "bundled"]
+        judge = found.development_sets[0]
+        assert judge.kind == "retrieval"
+        assert {*judge.queries, *judge.documents} == {text for row in found.held_out.rows for text in row}
+        assert found.scan.rows == 360
+
+    @pytest.mark.parametrize("flags", [["--dev", "bundled"], ["--dev=bundled"], ["--sts-dir", "x"]])
+    def test_a_development_set_that_is_named_holds_nothing_out(self, pairs, tmp_path, flags):
+        assert self.parse(pairs, tmp_path, *flags).dev == ("bundled",)
+
+    def test_sentences_are_judged_as_the_recipe_says(self, sentences_file, tmp_path):
+        assert self.parse(sentences_file, tmp_path).dev == ("bundled",)
+        assert train.parse(["sup-bert-base"]).dev == ("tfds:glue/stsb",)
+
+    def test_too_few_rows_leave_the_bundled_pairs_unless_nothing_else_is_asked_for(
+        self, triplets_file, tmp_path, tiny_preset
+    ):
+        flags = ["--preset", str(tiny_preset), "--batch-size", "8"]
+        found = plan(self.parse(triplets_file, tmp_path, *flags))
+        assert [each.name for each in found.development_sets] == ["bundled"]
+        assert found.held_out.problem == "20 rows are too few"
+        with pytest.raises(UserError, match="`dev` held-out: no part of .* 20 rows are too few"):
+            plan(self.parse(triplets_file, tmp_path, *flags, "--dev", "held-out"))
+
+    def test_sentences_cannot_be_held_out(self, sentences_file, tmp_path, tiny_preset):
+        flags = ["--preset", str(tiny_preset), "--batch-size", "8", "--dev", "held-out"]
+        with pytest.raises(UserError, match="`dev` held-out: .* has single sentences"):
+            plan(self.parse(sentences_file, tmp_path, *flags))
