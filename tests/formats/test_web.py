@@ -154,10 +154,14 @@ def test_in_javascript_every_kind_of_tokenizer_gives_the_same_tokens(packages, t
     assert json.loads(done.stdout) == [tokenizer.encode(text).ids for text in texts]
 
 
-def test_under_node_the_page_has_the_embedders_tokens_and_vectors(exported, embedder):
-    page = web.run(exported, TEXTS)
-    assert [row["ids"] for row in page] == embedder.token_ids(TEXTS)
-    np.testing.assert_allclose([row["vector"] for row in page], embedder.encode(TEXTS), atol=1e-5)
+@pytest.fixture(scope="module")
+def rows(exported):
+    return web.run(exported, TEXTS)
+
+
+def test_under_node_the_page_has_the_embedders_tokens_and_vectors(rows, embedder):
+    assert [row["ids"] for row in rows] == embedder.token_ids(TEXTS)
+    np.testing.assert_allclose([row["vector"] for row in rows], embedder.encode(TEXTS), atol=1e-5)
 
 
 def test_by_default_the_page_has_an_int8_model(encoder, exported, tmp_path):
@@ -174,9 +178,8 @@ def test_by_default_the_page_has_an_int8_model(encoder, exported, tmp_path):
         (lambda row: {**row, "vector": [float("nan")] * len(row["vector"])}, "a cosine of nan"),
     ],
 )
-def test_a_page_with_other_tokens_or_vectors_is_refused(encoder, exported, monkeypatch, change, message):
-    page = web.run(exported, check_texts())
-    monkeypatch.setattr(web, "run", lambda *_: [change(row) for row in page])
+def test_a_page_with_other_tokens_or_vectors_is_refused(encoder, exported, rows, monkeypatch, change, message):
+    monkeypatch.setattr(web, "run", lambda _, texts: [change(row) for row in rows[: len(texts)]])
     with pytest.raises(UserError, match=message):
         web._check(encoder, exported, 0.98)
 
