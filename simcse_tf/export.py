@@ -12,7 +12,7 @@ from simcse_tf import cli, quiet
 from simcse_tf.checks import require
 from simcse_tf.config import Pooling, Quantize
 from simcse_tf.errors import UserError
-from simcse_tf.formats import mediapipe, presets
+from simcse_tf.formats import mediapipe, presets, web
 from simcse_tf.formats.served_ops import OLDEST, Target
 
 _DESCRIPTION = "Export an encoder as a SavedModel for TF Serving, or in the format of another library."
@@ -27,12 +27,12 @@ class ExportConfig:
     # The model's directory, into which the next version is written; for the other formats a new directory.
     to: Path
     # savedmodel: for TF Serving and the demo; litert: for processes without TensorFlow, a millisecond a sentence;
-    # mediapipe: for apps, in the Text Embedder of MediaPipe Tasks;
-    # huggingface: for transformers and sentence-transformers; keras-hub: a preset.
-    format: Literal["savedmodel", "litert", "mediapipe", "huggingface", "keras-hub"] = "savedmodel"
-    # How a model for LiteRT or MediaPipe stores its weights: float32, float16 (half the size) or int8 (a quarter, and
-    # the fastest).
-    quantize: Quantize = "none"
+    # mediapipe: for apps, in the Text Embedder of MediaPipe Tasks; web: a page that runs LiteRT in the browser (needs
+    # npm); huggingface: for transformers and sentence-transformers; keras-hub: a preset.
+    format: Literal["savedmodel", "litert", "mediapipe", "web", "huggingface", "keras-hub"] = "savedmodel"
+    # How a model for LiteRT, MediaPipe or the web stores its weights: float32 (none), float16 (half the size) or int8
+    # (a quarter, and the fastest). Default: none; for the web int8.
+    quantize: Quantize | None = None
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
     # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> None:
             to = savedmodel.export(encoder, config.to, source=config.run, target=config.target_serving)
         elif config.format in ("litert", "mediapipe"):
             format = litert if config.format == "litert" else mediapipe
-            to = format.export(encoder, config.to, source=config.run, quantize=config.quantize)
+            to = format.export(encoder, config.to, source=config.run, quantize=config.quantize or "none")
+        elif config.format == "web":
+            to = web.export(encoder, config.to, source=config.run, quantize=config.quantize or "int8")
         else:
             format = huggingface if config.format == "huggingface" else keras_hub
             to = format.export(encoder, config.to, source=config.run)
@@ -73,12 +75,14 @@ def _check(config: ExportConfig) -> None:
     cli.check_directory(config.to, "--to")
     if config.format != "savedmodel" and config.target_serving != OLDEST:
         raise UserError(f"--target-serving {config.target_serving}: only a SavedModel has one. Omit it.")
-    if config.format not in ("litert", "mediapipe") and config.quantize != "none":
-        raise UserError(f"--quantize {config.quantize}: only --format litert and --format mediapipe have it. Omit it.")
+    if config.format not in ("litert", "mediapipe", "web") and config.quantize:
+        raise UserError(f"--quantize {config.quantize}: only --format litert, mediapipe and web have it. Omit it.")
     if config.format != "savedmodel" and config.to.exists():
         raise UserError(f"--to {config.to}: exists. Delete it, or choose another directory.")
-    if config.format == "litert":
-        require("ai_edge_litert", "litert", "--format litert needs ai-edge-litert")
+    if config.format in ("litert", "web"):
+        require("ai_edge_litert", "litert", f"--format {config.format} needs ai-edge-litert")
+    if config.format == "web":
+        web.runtime()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tests.conftest import TENSORFLOWS_LINES
         (["{preset}", "--to", "directory", "--format", "keras-hub"], "--to directory: exists"),
         (["{preset}", "--to", "x", "--max-length", "2"], "`max_length` 2: must be at least 3"),
         (["{preset}", "--to", "directory", "--format", "litert"], "--to directory: exists"),
-        (["{preset}", "--to", "x", "--quantize", "int8"], "--quantize int8: only --format litert and"),
+        (["{preset}", "--to", "x", "--quantize", "int8"], "--quantize int8: only --format litert, mediapipe and"),
         (["saved", "--to", "x"], "saved: is an exported model already"),
         (["lite", "--to", "x"], "lite: is an exported model already"),
     ],

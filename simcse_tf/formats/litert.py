@@ -31,7 +31,7 @@ from simcse_tf.models.objectives import unit
 from simcse_tf.serving.exported import EMBEDDER, ENCODER_FILE, MODEL_FILE, TOKENIZER_FILE
 
 # What a text's exported vector must have of the live one, as a cosine.
-_SMALLEST_COSINE: dict[Quantize, float] = {"none": 0.9999, "float16": 0.9999, "int8": 0.98}
+SMALLEST_COSINE: dict[Quantize, float] = {"none": 0.9999, "float16": 0.9999, "int8": 0.98}
 # How far apart the Spearman correlations of both with people's grades may be, in hundredths.
 _LARGEST_LOSS = 0.3
 # What a fresh process does with an exported directory; it fails if TensorFlow was needed for that.
@@ -78,6 +78,15 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
             counterpart outside of TensorFlow; the exported model differs from the live one.
     """
     check_new(directory)
+    with whole_directory(directory) as new:
+        write(encoder, new, name=directory.name, source=source, quantize=quantize)
+    return directory
+
+
+def write(
+    encoder: Encoder, new: Path, *, name: str, source: str, quantize: Quantize, section: Sequence[str] = ()
+) -> None:
+    """Writes what `export` describes into an empty directory, and checks it; `section` is added to the model card."""
     check_choice("quantize", quantize, get_args(Quantize))
     require("ai_edge_litert", "litert", "a LiteRT model is checked with ai-edge-litert")
     tokenizer = fast_tokenizer(encoder.tokenizer, max_length=encoder.max_length)
@@ -85,19 +94,17 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
     def serve(ids, mask):
         return {"embedding": embed(encoder, ids, mask)}
 
-    with whole_directory(directory) as new:
-        (new / MODEL_FILE).write_bytes(convert(encoder, serve, ("ids", "mask"), quantize))
-        tokenizer.save(str(new / TOKENIZER_FILE))
-        shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
-        checksums = {name: sha256(new / name) for name in (MODEL_FILE, TOKENIZER_FILE)}
-        about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **dataclasses.asdict(encoder.config)}
-        about["max_length"] = encoder.max_length
-        about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
-        write_json(new / ENCODER_FILE, about | {"sha256": checksums})
-        quality = check(encoder, _RUN, new, check_texts(), quantize)
-        section = _card_section(new, quantize, quality)
-        card.write(encoder, new, name=directory.name, source=source, section=section, packages=card.LITERT_PACKAGES)
-    return directory
+    (new / MODEL_FILE).write_bytes(convert(encoder, serve, ("ids", "mask"), quantize))
+    tokenizer.save(str(new / TOKENIZER_FILE))
+    shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
+    checksums = {file: sha256(new / file) for file in (MODEL_FILE, TOKENIZER_FILE)}
+    about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **dataclasses.asdict(encoder.config)}
+    about["max_length"] = encoder.max_length
+    about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
+    write_json(new / ENCODER_FILE, about | {"sha256": checksums})
+    quality = check(encoder, _RUN, new, check_texts(), quantize)
+    section = [*section, *_card_section(new, quantize, quality)]
+    card.write(encoder, new, name=name, source=source, section=section, packages=card.LITERT_PACKAGES)
 
 
 def embed(encoder: Encoder, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -172,7 +179,7 @@ def check(encoder: Encoder, program: str, path: Path, texts: Sequence[str], quan
 
     quality = Quality(float(cosines.min()), spearman(exported), spearman(live))
     loss = abs(quality.spearman - quality.live_spearman)
-    smallest = _SMALLEST_COSINE[quantize]
+    smallest = SMALLEST_COSINE[quantize]
     # Written so that a NaN fails.
     if not (quality.smallest_cosine >= smallest and loss <= _LARGEST_LOSS):
         finer = "" if quantize == "none" else " Store the weights in a finer format: `quantize` none."
