@@ -49,6 +49,9 @@ def main(arguments: list[str]) -> None:
     if config.format == "mediapipe":
         mediapipe.check_origin(origin)
     encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length)
+    if config.format == "web":
+        with cli.phase(cli.console(), "looking for the page's npm packages"):
+            web.runtime()
 
     # TensorFlow is imported from here on; every complaint about flags and files has been made.
     with cli.phase(cli.console(), f"exporting {config.run}"):
@@ -81,8 +84,6 @@ def _check(config: ExportConfig) -> None:
         raise UserError(f"--to {config.to}: exists. Delete it, or choose another directory.")
     if config.format in ("litert", "web"):
         require("ai_edge_litert", "litert", f"--format {config.format} needs ai-edge-litert")
-    if config.format == "web":
-        web.runtime()
 
 
 if __name__ == "__main__":

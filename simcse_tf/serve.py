@@ -37,7 +37,7 @@ _BACKLOG = 2048
 # Seconds: longer than load balancers keep an idle connection, so that none is closed just as a request comes in.
 _KEEP_ALIVE = 75
 # Seconds for the requests that are under way when the server is stopped; Kubernetes kills after 30.
-_FAREWELL = 25
+_GRACEFUL_SHUTDOWN = 25
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class ServeConfig:
     max_texts: int = 2048
     # Bytes of a request; more are refused.
     max_bytes: int = 4 * 2**20
+    # Characters of a text; more are refused, though a model reads only the first some hundred words of it.
+    max_characters: int = 100_000
     # Texts that may wait for the model; beyond them requests get status 503 and Retry-After.
     max_waiting: int = 4096
 
@@ -80,7 +82,7 @@ def _check(config: ServeConfig) -> str:
     if config.model is None:
         raise UserError("MODEL is needed: an exported model, a run, a preset such as minilm, or an address.")
     check_range("port", config.port, low=0, high=65535)
-    for setting in ("batch_size", "max_texts", "max_bytes", "max_waiting"):
+    for setting in ("batch_size", "max_texts", "max_bytes", "max_characters", "max_waiting"):
         check_range(setting, getattr(config, setting), low=1)
     if config.max_texts > config.max_waiting:
         raise UserError(
@@ -95,6 +97,8 @@ def _check(config: ServeConfig) -> str:
 
 def _name(model: str) -> str:
     """`quickstart` from `saved_models/quickstart/1`, and from the address of such a model."""
+    if "/v1/models/" in model:
+        return model.split("/v1/models/", 1)[1].split("/", maxsplit=1)[0]
     parts = (str(Path(model).resolve()) if Path(model).exists() else model).rstrip("/").split("/")
     if len(parts) > 1 and _is_version(parts[-1]):
         parts.pop()
@@ -121,6 +125,8 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+    except UnicodeError as e:  # a name with empty or endless parts
+        raise UserError(f"`host` {host}: is not a host's name ({e}).") from e
     except OSError as e:
         raise _cannot_listen(host, port, e) from e
     with listener:
@@ -165,7 +171,7 @@ def server(app: Starlette) -> uvicorn.Server:
             server_header=False,
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_FAREWELL,
+            timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN,
         )
     )
 

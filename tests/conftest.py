@@ -228,7 +228,10 @@ def litert(tiny_origin, tmp_path_factory) -> Path:
     from simcse_tf.formats.encoders import load_encoder
 
     encoder = load_encoder(tiny_origin, EncoderConfig("avg", "none"))
-    return litert.export(encoder, tmp_path_factory.mktemp("litert") / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        # As for most people: Python writes what it has compiled.
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        return litert.export(encoder, tmp_path_factory.mktemp("litert") / "tiny")
 
 
 @pytest.fixture

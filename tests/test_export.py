@@ -34,7 +34,8 @@ def test_what_cannot_be_is_said_before_tensorflow_is_imported(tiny_preset, tmp_p
     (tmp_path / "saved" / "1" / "saved_model.pb").write_bytes(b"")
 
     (tmp_path / "lite").mkdir()
-    (tmp_path / "lite" / "model.tflite").write_bytes(b"")
+    for name in ("model.tflite", "encoder.json"):
+        (tmp_path / "lite" / name).write_bytes(b"")
 
     def imported():
         raise AssertionError("TensorFlow was imported")

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_tf import __version__, runs
-from simcse_tf.config import TrainConfig
+from simcse_tf.config import Quantize, TrainConfig
 
 if TYPE_CHECKING:
     from simcse_tf.models.encoder import Encoder
 
 CARD_FILE = "README.md"
 _PACKAGES = ("tensorflow", "tensorflow-text", "keras", "keras-hub")
+# How the formats of LiteRT store weights.
+WEIGHTS: dict[Quantize, str] = {"none": "float32", "float16": "float16", "int8": "int8, one scale per row"}
 LITERT_PACKAGES = ("tensorflow", "keras", "keras-hub", "ai-edge-litert", "tokenizers")
 # Licences of the weights that training may start from, as far as this package knows them.
 _LICENCES = {"minilm": ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2, Apache-2.0")}

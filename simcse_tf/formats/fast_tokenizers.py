@@ -76,7 +76,9 @@ def fast_tokenizer(tokenizer: Any, *, max_length: int, special_tokens: Collectio
     Raises:
         UserError: A SentencePiece model that is not a unigram model with the rules `nmt_nfkc`, as XLM-R's is.
     """
-    if hasattr(tokenizer, "merges"):
+    from simcse_tf.data.tokenization import is_byte_level
+
+    if is_byte_level(tokenizer):
         fast = _byte_level(tokenizer)
     elif hasattr(tokenizer, "proto"):
         fast = _sentencepiece(tokenizer, special_tokens)
@@ -94,8 +96,9 @@ def bytes_read(tokenizer: Any, *, max_length: int) -> int | None:
     bytes: a caller that wants the same ids of pages of rulers or blanks cuts the text itself, before it decodes it.
     """
     from simcse_tf.data.bpe import BYTES_PER_TOKEN
+    from simcse_tf.data.tokenization import is_byte_level
 
-    return (max_length - 2) * BYTES_PER_TOKEN if hasattr(tokenizer, "merges") else None
+    return (max_length - 2) * BYTES_PER_TOKEN if is_byte_level(tokenizer) else None
 
 
 def _wordpiece(ours: Any) -> Tokenizer:

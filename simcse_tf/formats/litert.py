@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, get_args
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy import stats
 
 from simcse_tf.checks import check_choice, require
 from simcse_tf.config import Quantize
@@ -160,8 +159,10 @@ def check(encoder: Encoder, program: str, path: Path, texts: Sequence[str], quan
     """
     gold, a, b = _bundled_pairs()
     everything = [*texts, *a, *b]
+    from scipy import stats
+
     done = subprocess.run(
-        [sys.executable, "-c", program, str(path)],
+        [sys.executable, "-B", "-c", program, str(path)],
         input=json.dumps(everything),
         capture_output=True,
         text=True,
@@ -201,7 +202,6 @@ def _bundled_pairs() -> tuple[list[float], list[str], list[str]]:
 
 def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list[str]:
     megabytes = {name: (directory / name).stat().st_size / 1e6 for name in (MODEL_FILE, TOKENIZER_FILE)}
-    stored = {"none": "float32", "float16": "float16", "int8": "int8, one scale per row"}[quantize]
     return [
         "## Use",
         "",
@@ -210,7 +210,7 @@ def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list
         "    from embedder import Embedder",
         '    Embedder().encode(["Text in, unit vector out."])',
         "",
-        "TensorFlow is not needed. `simcse_tf` takes this directory wherever it takes a model.",
+        "TensorFlow is not needed. `simcse_tf` takes this directory wherever it takes a SavedModel.",
         "",
         "## Files",
         "",
@@ -218,7 +218,7 @@ def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list
             "property",
             "value",
             [
-                ("weights", stored),
+                ("weights", card.WEIGHTS[quantize]),
                 *((f"`{name}`", f"{size:.1f} MB") for name, size in megabytes.items()),
                 ("Spearman x 100 on the bundled pairs, before export", f"{quality.live_spearman:.2f}"),
                 ("the same, of this directory", f"{quality.spearman:.2f}"),

@@ -160,7 +160,7 @@ def _check_tokenizer(name: str, lowercase: bool) -> None:
 def _with_metadata(model: bytes) -> bytes:
     """The model with what MediaPipe has to know of it.
 
-    mediapipe's own writers cannot be imported from its wheels (1.2.3 lacks the compiled module that they need), its
+    mediapipe's own writers cannot be imported from its wheels (1.2.3 lacks the compiled module that they need); its
     schema can.
     """
     from tensorflow.lite.python import schema_py_generated as tflite
@@ -207,7 +207,10 @@ def _metadata(inputs: list[str]) -> bytearray:
 
 
 def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Quality, texts: int) -> list[str]:
-    stored = {"none": "float32", "float16": "float16", "int8": "int8, one scale per row"}[quantize]
+    if encoder.tokenizer.strip_accents:
+        prepare = "bring it into form NFKD, remove its marks (`\\p{Mn}`), compose it (NFC), lowercase it,"
+    else:
+        prepare = "bring it into form NFKC, lowercase it,"
     return [
         "## Use",
         "",
@@ -224,9 +227,9 @@ def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Qua
         "",
         "The tokens. MediaPipe lowercases ASCII alone, strips no accents and keeps control characters: a word such",
         "as `caf\u00e9` or `\u00c9COLE` becomes other tokens than in training, often the unknown one. Printable ASCII",
-        "gives the same tokens. So prepare a text before it is embedded: bring it into Unicode's form NFKD, remove the",
-        "marks (`\\p{Mn}`), compose it again (NFC), lowercase it, write `\u00df` as `ss`, and leave out `\u2026` and",
-        "invisible characters.",
+        "gives the same tokens. So prepare a text before it is embedded:",
+        prepare,
+        "write `\u00df` as `ss`, and leave out `\u2026` and invisible characters.",
         "",
         f"A text is cut off after {encoder.max_length} tokens, as before export. The model does that: MediaPipe hands",
         "over all tokens.",
@@ -237,7 +240,7 @@ def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Qua
             "property",
             "value",
             [
-                ("weights", stored),
+                ("weights", card.WEIGHTS[quantize]),
                 (f"`{file.name}`", f"{file.stat().st_size / 1e6:.1f} MB"),
                 ("Spearman x 100 on the bundled pairs, before export", f"{quality.live_spearman:.2f}"),
                 ("the same, in MediaPipe", f"{quality.spearman:.2f}"),

@@ -1,4 +1,4 @@
-"""A page for the browser: a static directory that compares, ranks and searches sentences without a server's help.
+"""A page for the browser: a static directory that compares, ranks and searches sentences inside the browser.
 
 What JavaScript it needs from others comes from npm, in the versions of `web/package.json`.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,8 @@ _RUNTIME = {
 _IMPORTED, _IMPORTED_AS = '"@litertjs/wasm-utils"', '"./wasm-utils.js"'
 # What the page loads before it can encode, beside its own scripts.
 _LOADED = (ENCODER_FILE, f"runtime/{_WASM}.wasm", TOKENIZER_FILE, MODEL_FILE)
-# Seconds. npm's own patience with a registry that does not answer is minutes.
-_NPM_PATIENCE = 300
+# Seconds. npm itself waits minutes for a registry that does not answer.
+_NPM_TIMEOUT = 300
 _NPM_HELP = "They are needed once: is there a network, and does npm reach its registry?"
 _STORED: dict[Quantize, str] = {"none": "float32", "float16": "float16", "int8": "int8"}
 _CARD_SECTION = [
@@ -71,9 +72,17 @@ def runtime() -> Path:
                 "the path. Install Node.js, with npm."
             )
     if not installed.is_dir():
-        with whole_directory(installed) as new:
-            shutil.copyfile(_SOURCES / "package.json", new / "package.json")
-            _npm_install(new)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            # Beside its final name, and not under one that another process would use too.
+            with tempfile.TemporaryDirectory(prefix=".web-", dir=cache) as new:
+                shutil.copyfile(_SOURCES / "package.json", Path(new) / "package.json")
+                _npm_install(Path(new))
+                if not installed.is_dir():
+                    shutil.copytree(new, f"{new}.whole")
+                    os.rename(f"{new}.whole", installed)
+        except OSError as e:
+            raise UserError(f"{cache}: cannot hold the page's npm packages ({e}). Set XDG_CACHE_HOME.") from e
     return installed / "node_modules"
 
 
@@ -88,11 +97,11 @@ def _npm_install(directory: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_NPM_PATIENCE,
+            timeout=_NPM_TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired as e:
-        raise UserError(f"npm did not install the page's packages within {_NPM_PATIENCE} s. {_NPM_HELP}") from e
+        raise UserError(f"npm did not install the page's packages within {_NPM_TIMEOUT} s. {_NPM_HELP}") from e
     if done.returncode != 0:
         said = "\n".join(done.stderr.strip().splitlines()[:6])
         raise UserError(f"npm could not install the page's packages:\n{said}\n{_NPM_HELP}")

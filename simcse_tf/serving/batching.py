@@ -40,6 +40,7 @@ class Batcher:
         encode: `n` texts to `(n, dim)` float32; called from threads.
         dim: Of the vectors.
         batch_size: Most texts per call.
+        characters: Most characters per call, unless one text has more.
         max_waiting: Texts that may wait for a call.
         observe: Called after each call with its number of texts.
     """
@@ -50,12 +51,14 @@ class Batcher:
         *,
         dim: int,
         batch_size: int,
+        characters: int,
         max_waiting: int,
         observe: Callable[[int], None],
     ):
         self._encode = encode
         self._dim = dim
         self._batch_size = batch_size
+        self._characters = characters
         self._max_waiting = max_waiting
         self._observe = observe
         self._requests: deque[_Request] = deque()
@@ -105,16 +108,22 @@ class Batcher:
     def _next_call(self) -> list[tuple[_Request, slice]]:
         """Takes the texts of the next call from those that wait: an equal share of each request, the oldest first."""
         parts: list[tuple[_Request, slice]] = []
-        room = self._batch_size
+        room, characters = self._batch_size, self._characters
         share = max(1, room // max(1, len(self._requests)))
         for _ in range(len(self._requests)):
-            if not room:
+            if not room or (parts and characters <= 0):
                 break
             request = self._requests.popleft()
+            # As all of them are when the server stops; a client that goes away cancels nothing.
             if request.answered.cancelled():
                 self.waiting -= len(request.texts) - request.taken
                 continue
-            rows = slice(request.taken, min(request.taken + min(share, room), len(request.texts)))
+            stop = request.taken
+            most = min(stop + min(share, room), len(request.texts))
+            while stop < most and (stop == request.taken or characters >= len(request.texts[stop])):
+                characters -= len(request.texts[stop])
+                stop += 1
+            rows = slice(request.taken, stop)
             parts.append((request, rows))
             room -= rows.stop - rows.start
             self.waiting -= rows.stop - rows.start

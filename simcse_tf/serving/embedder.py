@@ -21,7 +21,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 # Texts that a thread encodes in one go: enough to make nothing of the hand-over, few enough that all threads end
 # together.
-_MOST_AT_ONCE = 16
+_CHUNK = 16
 
 
 class Embedder:
@@ -57,13 +57,15 @@ class Embedder:
             raise ValueError(
                 f"{self.directory / 'tokenizer.json'}: cannot be read ({e}). Export the model again."
             ) from e
+        self._model = self.directory / "model.tflite"
+        self._written = _identity(self._model)
         self._threads = threads or _cores()
         self._pool = ThreadPoolExecutor(self._threads)
         # An interpreter, or None for one that has not been made yet; the last one used is the first to be used again.
         self._idle: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
         for _ in range(self._threads - 1):
             self._idle.put(None)
-        self._idle.put(_Interpreter(self.directory / "model.tflite"))
+        self._idle.put(_Interpreter(self._model))
 
     def encode(self, texts: str | Sequence[str]) -> np.ndarray:
         """Encodes texts; what a text becomes does not depend on the others.
@@ -73,6 +75,10 @@ class Embedder:
 
         Returns:
             `(len(texts), dim)` float32 of unit length; `(dim,)` for a single text.
+
+        Raises:
+            TypeError: A text is not a string.
+            ValueError: The files were replaced since they were loaded.
         """
         if isinstance(texts, str):
             return self.encode([texts])[0]
@@ -80,7 +86,7 @@ class Embedder:
         vectors = np.empty((len(ids), self.dim), "float32")
         # In order of length: an interpreter prepares itself anew for every length.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        size = min(_MOST_AT_ONCE, -(-len(ids) // self._threads)) or 1
+        size = min(_CHUNK, -(-len(ids) // self._threads)) or 1
 
         def encode_rows(rows: list[int]) -> None:
             with self._interpreter() as interpreter:
@@ -97,7 +103,10 @@ class Embedder:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text as the model sees them, special tokens included, cut off at its longest."""
-        # A lone surrogate is a character that UTF-8 has no bytes for, and one may be cut into.
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"text {i} is of type {type(text).__name__}, not a string: {text!r:.80}")
+        # A lone surrogate is a character that UTF-8 has no bytes for, and the cut may be within a character.
         texts = [text.encode("utf-8", "replace")[: self._bytes_read].decode("utf-8", "replace") for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
 
@@ -106,7 +115,9 @@ class Embedder:
         interpreter = self._idle.get()
         try:
             if interpreter is None:
-                interpreter = _Interpreter(self.directory / "model.tflite")
+                if _identity(self._model) != self._written:
+                    raise ValueError(f"{self._model}: was replaced after it was loaded. Make a new Embedder.")
+                interpreter = _Interpreter(self._model)
             yield interpreter
         finally:
             self._idle.put(interpreter)
@@ -117,7 +128,7 @@ class _Interpreter:
 
     def __init__(self, path: Path):
         try:
-            with _without_news():
+            with _suppress_info():
                 self._model = Interpreter(str(path), num_threads=1)
                 self._model.allocate_tensors()
             signature = self._model.get_signature_runner("serving_default")
@@ -130,6 +141,8 @@ class _Interpreter:
     def __call__(self, ids: list[int]) -> np.ndarray:
         """`(dim,)` float32 of unit length."""
         if len(ids) != self._length:
+            # Until all of it is done: it may fail for want of memory.
+            self._length = 0
             for tensor in (self._ids, self._mask):
                 self._model.resize_tensor_input(tensor, [1, len(ids)])
             self._model.allocate_tensors()
@@ -144,12 +157,13 @@ _stderr = threading.Lock()
 
 
 @contextmanager
-def _without_news() -> Iterator[None]:
+def _suppress_info() -> Iterator[None]:
     """Leaves out of standard error what LiteRT says of every interpreter at level INFO, and nothing else."""
-    with _stderr, tempfile.TemporaryFile() as written:
+    with _stderr, ExitStack() as stack:
         try:
             stderr = os.dup(2)
-        except OSError:  # there is none to write to
+            written = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # there is no standard error, or no directory that can be written to
             yield
             return
         os.dup2(written.fileno(), 2)
@@ -176,14 +190,34 @@ def _read(directory: Path) -> dict:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{file}: cannot be read ({type(e).__name__}: {e}). Copy the directory again.") from e
     for name, expected in checksums.items():
-        if not (directory / name).is_file():
-            raise ValueError(f"{directory / name}: no such file. Copy the whole directory of the exported model.")
-        if hashlib.sha256((directory / name).read_bytes()).hexdigest() != expected:
+        try:
+            found = _sha256(directory / name)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{directory / name}: no such file. Copy the whole directory of the exported model."
+            ) from None
+        except OSError as e:
+            raise ValueError(f"{directory / name}: cannot be read ({e.strerror}).") from e
+        if found != expected:
             raise ValueError(
                 f"{directory / name}: is not the file that was exported with this model: it was damaged, or is another "
                 "model's. Copy the directory again."
             )
     return about
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _identity(file: Path) -> tuple[int, int, int]:
+    """Changes when a file is replaced."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _cores() -> int:

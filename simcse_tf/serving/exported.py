@@ -23,8 +23,8 @@ def is_exported(path: Path) -> bool:
 
 
 def is_litert(path: Path) -> bool:
-    """Whether `path` is a LiteRT model, though a file may be missing."""
-    return any((path / name).is_file() for name in (MODEL_FILE, EMBEDDER.name))
+    """Whether `path` is a LiteRT model, though one of its files may be missing."""
+    return sum((path / name).is_file() for name in (MODEL_FILE, EMBEDDER.name, ENCODER_FILE)) > 1
 
 
 def is_mediapipe(path: Path) -> bool:

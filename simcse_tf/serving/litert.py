@@ -38,5 +38,12 @@ class LiteRTBackend:
             raise UserError(str(e)) from e
 
     def encode_batch(self, texts: list[str]) -> np.ndarray:
-        """`(len(texts), dim)` float32 of unit length."""
-        return self._embedder.encode(texts)
+        """`(len(texts), dim)` float32 of unit length.
+
+        Raises:
+            UserError: The directory was replaced since it was loaded.
+        """
+        try:
+            return self._embedder.encode(texts)
+        except ValueError as e:
+            raise UserError(str(e)) from e

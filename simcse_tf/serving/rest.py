@@ -37,7 +37,7 @@ class RestBackend:
 
     def encode_batch(self, texts: list[str]) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
-        body = json.dumps({"signature_name": "serving_default", "inputs": {"text": texts}}).encode()
+        body = json.dumps({"signature_name": "serving_default", "inputs": {"text": texts}}, ensure_ascii=False).encode()
         request = urllib.request.Request(
             f"{self.name}:predict", body, {"Content-Type": "application/json"}, method="POST"
         )

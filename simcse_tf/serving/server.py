@@ -48,6 +48,8 @@ class Limits:
     body_bytes: int = 4 * 2**20
     # Texts of a request.
     texts: int = 2048
+    # Characters of a text: a tokenizer takes time and memory for all of them.
+    characters: int = 100_000
     # Texts that may wait for the model.
     waiting: int = 4096
     # Texts per call of the model.
@@ -110,7 +112,7 @@ class _Service:
         self._dim, self._name, self._version, self._limits = model.dim, name, version, limits
         self._started = int(time.time())
         # Of this server alone: the library's own registry is the process's.
-        self._figures = figures = CollectorRegistry()
+        self._registry = figures = CollectorRegistry()
         self.requests = Counter("simcse_tf_requests", "Requests answered.", ("route", "code"), registry=figures)
         about = "From a request's headers to the end of its answer."
         self.seconds = Histogram("simcse_tf_request_seconds", about, ("route",), buckets=_SECONDS, registry=figures)
@@ -122,6 +124,7 @@ class _Service:
             lambda texts: model.encode(texts, batch_size=len(texts)),
             dim=model.dim,
             batch_size=limits.batch,
+            characters=limits.characters,
             max_waiting=limits.waiting,
             observe=self._observe,
         )
@@ -139,6 +142,8 @@ class _Service:
             raise _RefusedError(400, f"Serving signature name: {_shown(signature)} not found; expected {expected}.")
         inputs, output, _ = _SIGNATURES[signature]
         columns, answer = _columns(given, inputs)
+        # Before each of them is looked at.
+        self._check_count(sum(map(len, columns.values())))
         texts = [_text(element, name, i) for name, column in columns.items() for i, element in enumerate(column)]
         if len(columns[inputs[0]]) * len(inputs) != len(texts):
             raise _RefusedError(400, f"{' and '.join(inputs)} are pairs: expected lists of the same length.")
@@ -186,6 +191,8 @@ class _Service:
             missing = "is missing" if model is None else f"{_shown(model)} does not exist"
             status, code = (400, None) if model is None else (404, "model_not_found")
             raise _RefusedError(status, f"The model {missing}; this server has {self._name}.", param="model", code=code)
+        if isinstance(given.get("input"), list):
+            self._check_count(len(given["input"]), param="input")
         texts = _input(given.get("input"))
         encoding = given.get("encoding_format") or "float"
         if encoding not in ("float", "base64"):
@@ -216,7 +223,7 @@ class _Service:
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`, for Prometheus."""
-        return Response(generate_latest(self._figures), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(self, request: Request) -> Response:
         """`GET /healthz`: the model is loaded, as it is before the server listens."""
@@ -245,8 +252,10 @@ class _Service:
         return given
 
     async def _encode(self, texts: list[str], *, param: str | None = None) -> np.ndarray:
-        if len(texts) > self._limits.texts:
-            message = f"{len(texts)} texts; this server takes at most {self._limits.texts} in a request."
+        self._check_count(len(texts), param=param)
+        longest = max(map(len, texts), default=0)
+        if longest > self._limits.characters:
+            message = f"A text of {longest} characters; this server takes at most {self._limits.characters}."
             raise _RefusedError(400, message, param=param)
         try:
             return await self._batcher.encode(texts)
@@ -257,6 +266,11 @@ class _Service:
             _LOG.exception("The model failed.")
             reason = f"The model failed ({type(e).__name__}); the server's log has the details."
             raise _RefusedError(500, reason) from e
+
+    def _check_count(self, texts: int, *, param: str | None = None) -> None:
+        if texts > self._limits.texts:
+            message = f"{texts} texts; this server takes at most {self._limits.texts} in a request."
+            raise _RefusedError(400, message, param=param)
 
     def _observe(self, texts: int) -> None:
         self._texts.inc(texts)
@@ -443,5 +457,6 @@ def _kind(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value as a message quotes it."""
-    shown = orjson.dumps(value).decode()
+    # Not of lists and objects: orjson reads deeper ones than it writes.
+    shown = orjson.dumps(value).decode() if isinstance(value, str | int | float | None) else _kind(value)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

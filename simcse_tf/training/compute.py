@@ -1,4 +1,4 @@
-"""How the machine is used: memory; where the configuration says `auto`, 16-bit arithmetic, XLA, steps per call."""
+"""How the machine is used: memory between steps, and what `auto` in the configuration means."""
 
 from __future__ import annotations
 

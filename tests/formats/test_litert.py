@@ -77,6 +77,22 @@ def test_odd_texts_become_what_the_live_encoder_makes_of_them(client, encoder):
     np.testing.assert_allclose(client.encode(ODD), encoder.encode(ODD), atol=1e-5)
 
 
+@pytest.mark.parametrize("texts", [[b"bytes"], ["a", None], b"bytes", [["a"]]])
+def test_what_is_no_string_is_refused(litert, texts):
+    with pytest.raises(TypeError, match=r"text \d is of type \w+, not a string"):
+        Embedder(litert, threads=1).encode(texts)
+
+
+def test_the_directory_has_these_files_and_no_others(litert):
+    names = {"README.md", "embedder.py", "encoder.json", "model.tflite", "tokenizer.json"}
+    assert {path.name for path in litert.iterdir()} == names
+
+
+def test_no_directory_need_be_writable(litert, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/nowhere/file"))
+    assert Embedder(litert, threads=1).encode("a dog").shape == (16,)
+
+
 def test_threads_share_it(litert):
     embedder = Embedder(litert, threads=3)
     expected = embedder.encode(SENTENCES)
@@ -146,6 +162,13 @@ class TestDamage:
         (copy / "tokenizer.json").write_text(json.dumps(about), "utf-8")
         with pytest.raises(UserError, match="copy/tokenizer.json: is not the file that was exported with this model"):
             loading.load(str(copy))
+
+    def test_a_model_that_is_replaced_while_it_is_in_use_is_not_mixed_with_the_old_one(self, copy):
+        embedder = Embedder(copy, threads=2)
+        (copy / "model.tflite").write_bytes((copy / "model.tflite").read_bytes())
+        assert embedder.encode("a dog").shape == (16,)
+        with pytest.raises(ValueError, match=r"model.tflite: was replaced after it was loaded"):
+            embedder.encode(SENTENCES)
 
     def test_a_model_of_something_else_is_named(self, copy):
         about = json.loads((copy / "encoder.json").read_text("utf-8"))

@@ -266,6 +266,8 @@ BAD_PREDICT = {
     b'{"instances": [{"text": ["a"]}]}': "text element 0 is a list",
     b'{"instances": [true]}': "text element 0 is a boolean",
     b'{"signature_name": 5, "inputs": ["a"]}': "signature name: 5 not found; expected serving_default or similarity",
+    b'{"inputs": ["' + b"a" * 100_001 + b'"]}': "A text of 100001 characters; this server takes at most 100000",
+    b'{"signature_name": ' + b"[" * 300 + b"]" * 300 + b', "inputs": ["a"]}': "signature name: a list not found",
     b'{"signature_name": "tokens", "inputs": ["a"]}': 'signature name: "tokens" not found',
     b'{"signature_name": "similarity", "inputs": ["a"]}': "expected an object with text_a and text_b",
     b'{"signature_name": "similarity", "instances": ["a"]}': "element 0 is a string; expected an object with text_a",
@@ -286,6 +288,7 @@ BAD_EMBEDDINGS = {
     '{"model": "tiny", "input": "a", "encoding_format": ["float"]}': (400, "encoding_format", "expected float"),
     '{"model": "tiny", "input": "a", "dimensions": 0}': (400, "dimensions", "dimensions 0: expected .* from 1 to"),
     '{"model": "tiny", "input": "a", "dimensions": true}': (400, "dimensions", "dimensions true: expected"),
+    '{"model": "tiny", "input": "a", "dimensions": ' + "[" * 300 + "]" * 300 + "}": (400, "dimensions", "a list: exp"),
     '{"model": "tiny", "input": "a", "dimensions": "8"}': (400, "dimensions", 'dimensions "8": expected'),
 }
 
@@ -397,7 +400,8 @@ class Scene:
     def __init__(self, **settings):
         self.backend = Made()
         self.backend.open.clear()
-        defaults = {"dim": DIM, "batch_size": 64, "max_waiting": 100, "observe": lambda texts: None}
+        defaults = {"dim": DIM, "batch_size": 64, "characters": 1000, "max_waiting": 100}
+        defaults["observe"] = lambda texts: None
         self.batcher = Batcher(self.backend.encode_batch, **defaults | settings)
 
     async def busy(self):
@@ -426,6 +430,20 @@ class TestBatching:
             answers = await asyncio.gather(*first, *tasks)
             assert scene.backend.calls[2:] == [["a", "b", "c", "d"]]
             np.testing.assert_array_equal(np.concatenate(answers[2:]), vectors_of("abcd"))
+            assert scene.batcher.waiting == 0
+
+        asyncio.run(scene())
+
+    def test_long_texts_do_not_all_go_into_one_call(self):
+        async def scene():
+            scene = Scene(characters=10)
+            first = await scene.busy()
+            tasks = start(scene.batcher, ["a" * 20], ["b", "c" * 9, "d" * 9], ["e"])
+            await asyncio.sleep(0.01)
+            scene.backend.open.set()
+            answers = await asyncio.gather(*first, *tasks)
+            assert all(len(call) == 1 or sum(map(len, call)) <= 11 for call in scene.backend.calls)
+            np.testing.assert_array_equal(answers[3], vectors_of(["b", "c" * 9, "d" * 9]))
             assert scene.batcher.waiting == 0
 
         asyncio.run(scene())

@@ -28,6 +28,7 @@ async function start() {
   const [text, bar] = document.querySelector("#status").children;
   const fail = (reason) => {
     worker?.terminate();
+    for (const button of document.querySelectorAll("button")) button.disabled = true;
     bar.hidden = true;
     text.className = "error";
     text.textContent = `The model cannot be used: ${reason}`;
@@ -85,6 +86,7 @@ function workerAddress() {
  * @returns {Promise<{ vectors: Float32Array[], milliseconds: number }>}
  */
 function encode(texts, { signal, progress }) {
+  signal.throwIfAborted();
   return new Promise((resolve, reject) => {
     const id = encode.next++;
     const stop = () => {
@@ -119,7 +121,7 @@ function required(field, what) {
 }
 
 function lines(field) {
-  const found = required(field, "at least one sentence, one a line")
+  const found = required(field, "at least one sentence, one per line")
     .split(/\r\n|\r|\n/)
     .filter((line) => line.trim());
   if (found.length > MOST_LINES) {
@@ -157,7 +159,7 @@ function aboutResults(count, milliseconds) {
   return element(
     "p",
     "about",
-    `${model} · ${number(count)} ${count === 1 ? "sentence" : "sentences"}, ${number(each, each < 10 ? 1 : 0)} ms a sentence`,
+    `${model} · ${number(count)} ${count === 1 ? "sentence" : "sentences"}, ${number(each, each < 10 ? 1 : 0)} ms per sentence`,
   );
 }
 
@@ -218,6 +220,7 @@ const search = document.querySelector("#search");
 const clearSearch = section(search, async ({ query, list, stop }, signal) => {
   required(query, "a query");
   await reading;
+  signal.throwIfAborted();
   const texts = lines(list);
   if (read.value !== list.value) {
     const { value } = list;
@@ -254,13 +257,23 @@ search.elements.file.addEventListener("change", ({ target }) => {
 });
 
 async function readFile(file) {
-  const { list } = search.elements;
+  const { list, file: chosen } = search.elements;
+  let text = "";
+  let problem = "";
   try {
-    list.value = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+    const bytes = await file.arrayBuffer();
+    try {
+      text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch {
+      problem = `${file.name} is not text in UTF-8.`;
+    }
   } catch {
-    list.value = "";
-    search.querySelector(".results").replaceChildren(element("p", "error", `${file.name} is not text in UTF-8.`));
+    problem = `${file.name} cannot be read.`;
   }
+  // Another file was chosen meanwhile.
+  if (chosen.files[0] !== file) return;
+  list.value = text;
+  if (problem) search.querySelector(".results").replaceChildren(element("p", "error", problem));
 }
 
 start();

@@ -7,7 +7,7 @@
 // A classic script, because the runtime loads its own with importScripts.
 const address = (name) => new URL(name, self.directory);
 // Milliseconds of work between two looks at what else the page has sent.
-const PATIENCE = 50;
+const YIELD_EVERY = 50;
 
 const stopped = new Set();
 
@@ -39,7 +39,7 @@ async function read(name) {
 async function encode(encoder, id, texts) {
   const vectors = [];
   let milliseconds = 0;
-  let rest = performance.now() + PATIENCE;
+  let rest = performance.now() + YIELD_EVERY;
   for (const [done, text] of texts.entries()) {
     const start = performance.now();
     vectors.push(await encoder.encodeIds(encoder.tokenIds(text)));
@@ -49,7 +49,7 @@ async function encode(encoder, id, texts) {
       postMessage({ id, done: done + 1 });
       await new Promise((resolve) => setTimeout(resolve));
       if (stopped.delete(id)) return;
-      rest = performance.now() + PATIENCE;
+      rest = performance.now() + YIELD_EVERY;
     }
   }
   postMessage({ id, vectors, milliseconds }, vectors.map((vector) => vector.buffer));
