@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_the_directory_has_these_files_and_no_others(litert):
 
 
 def test_no_directory_need_be_writable(litert, monkeypatch):
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/nowhere/file"))
+    monkeypatch.setattr("tempfile.TemporaryFile", Path("/nowhere/file").open)
     assert Embedder(litert, threads=1).encode("a dog").shape == (16,)
 
 
