@@ -26,12 +26,12 @@ class ExportConfig:
     run: tyro.conf.Positional[str]
     # The model's directory, into which the next version is written; for the other formats a new directory.
     to: Path
-    # savedmodel: for TF Serving and the demo; litert: for processes without TensorFlow, a millisecond a sentence;
+    # savedmodel: for TF Serving and the demo; litert: for processes without TensorFlow;
     # mediapipe: for apps, in the Text Embedder of MediaPipe Tasks; web: a page that runs LiteRT in the browser (needs
     # npm); huggingface: for transformers and sentence-transformers; keras-hub: a preset.
     format: Literal["savedmodel", "litert", "mediapipe", "web", "huggingface", "keras-hub"] = "savedmodel"
     # How a model for LiteRT, MediaPipe or the web stores its weights: float32 (none), float16 (half the size) or int8
-    # (a quarter, and the fastest). Default: none; for the web int8.
+    # (a quarter, and the fastest for sentences). Default: none; for the web int8.
     quantize: Quantize | None = None
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None

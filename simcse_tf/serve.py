@@ -141,19 +141,25 @@ def _cannot_listen(host: str, port: int, e: OSError) -> UserError:
 def _serve(config: ServeConfig, name: str, model: Client, listener: socket.socket) -> None:
     from simcse_tf.serving.server import Limits, application
 
-    limits = Limits(config.max_bytes, config.max_texts, config.max_waiting, config.batch_size)
+    limits = Limits(
+        body_bytes=config.max_bytes,
+        texts=config.max_texts,
+        characters=config.max_characters,
+        waiting=config.max_waiting,
+        batch=config.batch_size,
+    )
     version = Path(model.name).name
     made = server(application(model, name=name, version=version if _is_version(version) else "1", limits=limits))
     try:
         listener.listen(_BACKLOG)
     except OSError as e:  # taken while the model was loaded
         raise _cannot_listen(config.host, config.port, e) from e
+    # Until uvicorn takes the signal, and after it: then it repeats it for whoever handled it before.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(made, "should_exit", True))
     # Connections are accepted from here on.
     address = f"http://{_shown(config.host)}:{listener.getsockname()[1]}/v1/models/{name}"
     example = """'{"inputs": {"text": ["A man plays the guitar."]}}'"""
     print(f"{address} is ready (Ctrl-C ends it). Try: curl -d {example} {address}:predict", flush=True)
-    # uvicorn answers what is under way, and then repeats the signal for whoever handled it before.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     made.run([listener])
 
 

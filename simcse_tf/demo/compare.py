@@ -9,6 +9,7 @@ import gradio as gr
 from simcse_tf.demo import pictures, text
 from simcse_tf.demo.models import Model, Registry
 from simcse_tf.demo.page import Page, api_errors
+from simcse_tf.errors import UserError
 
 EXAMPLES = [
     ["The meeting was moved to Thursday.", "We will get together on Thursday instead."],
@@ -36,8 +37,15 @@ def compare(registry: Registry, a: str, b: str, model: str | None = None) -> dic
     """
     a, b = text.sentence(a, "Sentence A"), text.sentence(b, "Sentence B")
     chosen = registry.model(model)
-    others = [registry.model(key) for key in registry.newest() if key != chosen.key]
-    return {"a": a, "b": b, **_scored(chosen, a, b), "others": [_scored(other, a, b) for other in others]}
+    found = {"a": a, "b": b, **_scored(chosen, a, b), "others": [], "unusable": []}
+    for key in registry.newest():
+        if key != chosen.key:
+            try:
+                found["others"].append(_scored(registry.model(key), a, b))
+            except UserError as e:
+                # One that is damaged does not spoil the others.
+                found["unusable"].append({"model": key, "reason": str(e)})
+    return found
 
 
 def _scored(model: Model, a: str, b: str) -> dict[str, Any]:
@@ -71,6 +79,7 @@ def picture(registry: Registry, a: str, b: str, model: str | None) -> str:
                 f"<small>{pictures.verdict(other['score'], reference)}</small></div>"
             )
         parts.append(f'<h3>The same pair under the other models</h3><div class="models">{"".join(cards)}</div>')
+    parts += [f"<p><small>Not compared: {text.escape(other['reason'])}</small></p>" for other in found["unusable"]]
     return "".join(parts)
 
 

@@ -114,7 +114,7 @@ class Batcher:
             if not room or (parts and characters <= 0):
                 break
             request = self._requests.popleft()
-            # As all of them are when the server stops; a client that goes away cancels nothing.
+            # Its client has gone.
             if request.answered.cancelled():
                 self.waiting -= len(request.texts) - request.taken
                 continue

@@ -46,9 +46,9 @@ class Embedder:
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None, *, threads: int | None = None):
-        self.directory = Path(__file__).parent if directory is None else Path(directory)
+        # Absolute, for a process that changes its own later.
+        self.directory = (Path(__file__).parent if directory is None else Path(directory)).absolute()
         about = _read(self.directory)
-        self.dim = int(about["dim"])
         # Of each text; what follows is not tokenised.
         self._bytes_read = about.get("bytes_read")
         try:
@@ -59,13 +59,21 @@ class Embedder:
             ) from e
         self._model = self.directory / "model.tflite"
         self._written = _identity(self._model)
-        self._threads = threads or _cores()
+        self._threads = _cores() if threads is None else threads
+        if self._threads < 1:
+            raise ValueError(f"threads {threads}: must be at least 1.")
+        first = _Interpreter(self._model)
+        self.dim = first.dim
+        self._start(first)
+
+    def _start(self, first: _Interpreter | None) -> None:
+        self._process = os.getpid()
         self._pool = ThreadPoolExecutor(self._threads)
         # An interpreter, or None for one that has not been made yet; the last one used is the first to be used again.
         self._idle: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
         for _ in range(self._threads - 1):
             self._idle.put(None)
-        self._idle.put(_Interpreter(self._model))
+        self._idle.put(first)
 
     def encode(self, texts: str | Sequence[str]) -> np.ndarray:
         """Encodes texts; what a text becomes does not depend on the others.
@@ -82,7 +90,10 @@ class Embedder:
         """
         if isinstance(texts, str):
             return self.encode([texts])[0]
-        ids = self.token_ids(texts)
+        if self._process != os.getpid():
+            # The threads and locks of the process that this one was forked from are not here.
+            self._start(None)
+        ids = self.token_ids(list(texts))
         vectors = np.empty((len(ids), self.dim), "float32")
         # In order of length: an interpreter prepares itself anew for every length.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -133,7 +144,8 @@ class _Interpreter:
                 self._model.allocate_tensors()
             signature = self._model.get_signature_runner("serving_default")
             self._ids, self._mask = (signature.get_input_details()[name]["index"] for name in ("ids", "mask"))
-            self._embedding = signature.get_output_details()["embedding"]["index"]
+            embedding = signature.get_output_details()["embedding"]
+            self._embedding, self.dim = embedding["index"], int(embedding["shape"][-1])
         except (ValueError, RuntimeError, KeyError) as e:
             raise ValueError(f"{path}: cannot be loaded ({e}). Export the model again.") from e
         self._length = 0
@@ -184,7 +196,6 @@ def _read(directory: Path) -> dict:
     try:
         about = json.loads(file.read_text("utf-8"))
         checksums = dict(about["sha256"])
-        int(about["dim"])
     except FileNotFoundError:
         raise ValueError(f"{file}: no such file. Copy the whole directory of the exported model.") from None
     except (OSError, ValueError, KeyError, TypeError) as e:
@@ -215,8 +226,11 @@ def _sha256(file: Path) -> str:
 
 
 def _identity(file: Path) -> tuple[int, int, int]:
-    """Changes when a file is replaced."""
-    found = file.stat()
+    """Changes when a file is replaced or deleted."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0, 0
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -226,6 +240,8 @@ def _cores() -> int:
 
 
 def _main() -> None:
+    if len(sys.argv) > 1:
+        sys.exit("usage: python embedder.py < sentences.txt > vectors.jsonl")
     try:
         embedder = Embedder()
     except ValueError as e:
@@ -237,4 +253,9 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    try:
+        _main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has read enough; Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

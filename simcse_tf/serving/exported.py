@@ -64,5 +64,8 @@ def version_directory(path: Path) -> Path:
         return path
     version = latest_version(path)
     if version is None:
-        raise UserError(f"{path}: no SavedModel there. python -m simcse_tf.export with `to` {path} writes one.")
+        raise UserError(
+            f"{path}: no exported model there, neither a SavedModel nor a LiteRT directory. `simcse-tf export RUN --to "
+            f"{path}` writes one."
+        )
     return path / str(version)

@@ -140,6 +140,35 @@ def test_the_directory_alone_is_a_program_wherever_it_is_put(litert, encoder, tm
     np.testing.assert_allclose(vectors, encoder.encode(["a dog sleeps", "", "dog \ufffd"]), atol=1e-5)
 
 
+_FORKED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from embedder import Embedder
+embedder, texts = Embedder(threads=2), ["a dog"] * 50
+expected = embedder.encode(texts)
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1])
+signal.alarm(60)
+os._exit(not (embedder.encode(texts) == expected).all())
+"""
+
+
+def test_a_forked_process_has_interpreters_of_its_own(litert):
+    done = subprocess.run([sys.executable, "-c", _FORKED, str(litert)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_directory_alone_says_how_it_is_used_and_stops_when_nobody_reads(litert):
+    command = [sys.executable, "-I", str(litert / "embedder.py")]
+    done = subprocess.run([*command, "a.txt"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "usage: python embedder.py < sentences.txt > vectors.jsonl\n")
+    pipe = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe.stdout.close()
+    pipe.stdin.write(b"a dog\n" * 5000)
+    pipe.stdin.close()
+    assert (pipe.wait(60), pipe.stderr.read()) == (0, b"")
+
+
 class TestDamage:
     @pytest.fixture
     def copy(self, litert, tmp_path):
@@ -168,8 +197,9 @@ class TestDamage:
         embedder = Embedder(copy, threads=2)
         (copy / "model.tflite").write_bytes((copy / "model.tflite").read_bytes())
         assert embedder.encode("a dog").shape == (16,)
-        with pytest.raises(ValueError, match=r"model.tflite: was replaced after it was loaded"):
-            embedder.encode(SENTENCES)
+        # The first interpreter is taken, so that a second one is made.
+        with embedder._interpreter(), pytest.raises(ValueError, match=r"model.tflite: was replaced after it was"):
+            embedder.encode("a dog")
 
     def test_a_model_of_something_else_is_named(self, copy):
         about = json.loads((copy / "encoder.json").read_text("utf-8"))

@@ -207,7 +207,7 @@ class TestWrongUse:
             ("http://host:8501/v1/models/quickstart:predict", "expected http://host:8501/v1/models/NAME"),
             ("grpc://host/quickstart", "expected grpc://host:8500/NAME"),
             ("grpc://host:8500/quickstart/latest", "expected grpc://host:8500/NAME"),
-            ("no/such/directory", "no SavedModel there"),
+            ("no/such/directory", "no exported model there"),
         ],
     )
     def test_an_address_that_is_none(self, address, message):

@@ -562,6 +562,24 @@ def test_while_the_model_works_others_are_answered_and_too_many_are_put_off():
         assert answers == [200] * 4
 
 
+def test_what_nobody_waits_for_any_more_is_not_encoded():
+    with serving(batch=1) as served:
+        served.backend.open.clear()
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            body = json.dumps({"inputs": [f"text {i}" for i in range(9)]}).encode()
+            head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            connection.sendall(head + body)
+            while "simcse_tf_waiting_texts 8.0" not in served.ask("/metrics")[1]:
+                time.sleep(0.01)
+        deadline = time.monotonic() + 30
+        while served.backend.open.is_set() or 'simcse_tf_requests_total{code="400"' not in served.ask("/metrics")[1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        served.backend.open.set()
+        assert served.ask(PREDICT, {"inputs": ["a"]})[0] == 200
+        assert len(served.backend.calls) <= 4
+
+
 def test_prometheus_reads_what_happened():
     with serving() as served:
         for _ in range(3):
