@@ -65,14 +65,20 @@ class Retrieval(DevelopmentSet):
         """Each left side is a query, its right side the document that it should find, all right sides the corpus.
 
         A left side that occurs with several right sides is one query with several relevant documents; a right side that
-        occurs several times is one document.
+        occurs several times is one document. A query that is also a document is no answer to itself, unless it stands
+        on its own right.
         """
         queries = {text: i for i, text in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
         documents = {text: i for i, text in enumerate(dict.fromkeys(pair[1] for pair in pairs))}
         relevant: list[dict[int, float]] = [{} for _ in queries]
         for pair in pairs:
             relevant[queries[pair[0]]][documents[pair[1]]] = 1.0
-        return cls(name, source, list(queries), list(documents), relevant)
+        itself = {
+            i: documents[text]
+            for text, i in queries.items()
+            if text in documents and documents[text] not in relevant[i]
+        }
+        return cls(name, source, list(queries), list(documents), relevant, itself)
 
     @property
     def size(self) -> str:

@@ -161,6 +161,14 @@ class TestFigures:
         assert (found.queries, found.documents) == (["a", "b"], ["x", "y"])
         assert found.relevant == [{0: 1.0, 1: 1.0}, {0: 1.0}]
 
+    def test_a_text_on_both_sides_is_no_answer_to_itself_unless_a_pair_says_so(self):
+        # The first two are the same pair in both directions.
+        found = Retrieval.from_pairs("mine", "here", [("a", "b"), ("b", "a"), ("c", "c"), ("c", "d")])
+        assert found.itself == {0: 1, 1: 0}
+        vectors = {"a": (1, 0), "b": (1, 0.1), "c": (0, 1), "d": (0.1, 1)}
+        figures = found.figures(lambda texts: np.array([vectors[text] for text in texts], float))
+        assert (figures["mrr@10"], figures["ndcg@10"]) == (100, pytest.approx(100))
+
     def test_an_encoder_that_gives_nan_is_named_with_the_set(self):
         with pytest.raises(UserError, match="mine: the encoder gave NaN"):
             Retrieval.from_pairs("mine", "here", [("a", "x"), ("b", "y")]).figures(
