@@ -18,6 +18,7 @@ from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
 from simcse_tf.data import sources
 from simcse_tf.errors import UserError
+from simcse_tf.evaluation.development_files import BUNDLED, HELD_OUT
 from simcse_tf.formats import presets
 from simcse_tf.report import report
 from simcse_tf.serving.exported import is_saved_model
@@ -190,14 +191,15 @@ def _given(arguments: Sequence[str], flag: str) -> bool:
 
 
 def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
-    """With pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    """With a file of pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    # As in `open_source`, a file wins over a name.
+    if not os.path.isfile(config.data):
+        return config
     try:
         source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     except UserError:
         return config  # the plan says what is wrong
-    if source.views == 1 or source.needs_tensorflow:
-        return config
-    return replace(config, dev=("held-out", "bundled"))
+    return config if source.views == 1 else replace(config, dev=(HELD_OUT, BUNDLED))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import numpy as np
 from simcse_tf.data.rows import Reject, Row, Rows
 from simcse_tf.data.sources import Source
 
-# A tenth of the rows, but no more than give a steady figure in seconds, and no fewer rows and groups than say anything. Groups
-# share no text: there are as many documents to tell apart as groups, at least.
+# A tenth of the rows, but no more than give a steady figure in seconds, and no fewer rows and groups than say anything.
+# Groups share no text: there are at least as many documents to tell apart.
 _SHARE = 10
 _MOST = 1000
 _FEWEST = 20
@@ -45,7 +45,7 @@ class HeldOut:
 
 
 def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut:
-    """Chooses groups of rows at random until a tenth of the rows is held out, or 1,000; of the same rows always the same.
+    """Chooses groups of rows at random, of equal data always the same, until a tenth of the rows or 1,000 are held out.
 
     Args:
         source: Pairs or triplets that can be read without TensorFlow.

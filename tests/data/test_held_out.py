@@ -95,6 +95,10 @@ class TestPlan:
         assert self.parse(sentences_file, tmp_path).dev == ("bundled",)
         assert train.parse(["sup-bert-base"]).dev == ("tfds:glue/stsb",)
 
+    @pytest.mark.parametrize("name", ["bundled:triplets", "nli_for_simcse", "tfds:snli+multi_nli"])
+    def test_data_that_is_named_is_judged_as_the_recipe_says(self, name, tmp_path):
+        assert self.parse(name, tmp_path).dev == ("bundled",)
+
     def test_too_few_rows_leave_the_bundled_pairs_unless_nothing_else_is_asked_for(
         self, triplets_file, tmp_path, tiny_preset
     ):
