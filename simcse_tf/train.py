@@ -181,9 +181,10 @@ def parse(arguments: list[str]) -> TrainConfig:
         description=_DESCRIPTION.format(recipes=recipes, name=name),
         default=recipe(name),
     )
+    config = config if config.output_dir else replace(config, output_dir=Path("runs") / name)
     if _given(arguments, "data") and not _given(arguments, "dev") and not _given(arguments, "sts-dir"):
         config = _judged_by_its_data(config)
-    return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
+    return config
 
 
 def _given(arguments: Sequence[str], flag: str) -> bool:
@@ -194,6 +195,10 @@ def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
     """With a file of pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
     # As in `open_source`, a file wins over a name.
     if not os.path.isfile(config.data):
+        return config
+    # A run that was started without, as version 0.1.0 started all of them, continues without.
+    begun = config.resume and config.output_dir is not None and (config.output_dir / "config.json").is_file()
+    if begun and runs.read_config(config.output_dir).dev == config.dev:
         return config
     try:
         source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)

@@ -1,6 +1,7 @@
 """What is held out of training: whole groups of rows that share a text, the same for every seed."""
 
 import itertools
+import json
 
 import pytest
 
@@ -98,6 +99,17 @@ class TestPlan:
     @pytest.mark.parametrize("name", ["bundled:triplets", "nli_for_simcse", "tfds:snli+multi_nli"])
     def test_data_that_is_named_is_judged_as_the_recipe_says(self, name, tmp_path):
         assert self.parse(name, tmp_path).dev == ("bundled",)
+
+    def test_a_run_that_was_started_without_is_resumed_without(self, pairs, tmp_path):
+        (tmp_path / "run").mkdir()
+        config = json.loads(self.parse(pairs, tmp_path).to_json())
+        # As version 0.1.0 wrote it.
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"dev": "bundled"}), "utf-8")
+        assert self.parse(pairs, tmp_path, "--resume").dev == ("bundled",)
+        assert self.parse(pairs, tmp_path, "--overwrite").dev == ("held-out", "bundled")
+        # The run says with what it was started: the check of the directory refuses other settings.
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"dev": ["mine.csv"]}), "utf-8")
+        assert self.parse(pairs, tmp_path, "--resume").dev == ("held-out", "bundled")
 
     def test_too_few_rows_leave_the_bundled_pairs_unless_nothing_else_is_asked_for(
         self, triplets_file, tmp_path, tiny_preset
