@@ -18,6 +18,7 @@ from simcse_tf import cli, loading
 from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
+from simcse_tf.evaluation.development import digits
 from simcse_tf.evaluation.fetch import fetch
 from simcse_tf.files import write_whole
 
@@ -113,7 +114,7 @@ def tables(judgement: suite.Judgement) -> Iterator[Table]:
         shown.add_column(each.kind, justify="right")
         for name, value in figures.items():
             label = each.labels[name]
-            shown.add_row(label, f"{value:.2f}" if "x 100" in label else f"{value:.4f}")
+            shown.add_row(label, f"{value:.{digits(label)}f}")
         yield shown
 
 

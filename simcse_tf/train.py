@@ -18,6 +18,7 @@ from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
 from simcse_tf.data import sources
 from simcse_tf.errors import UserError
+from simcse_tf.evaluation.development import digits
 from simcse_tf.evaluation.development_files import BUNDLED, HELD_OUT
 from simcse_tf.formats import presets
 from simcse_tf.report import report
@@ -154,7 +155,7 @@ def table(run: runs.Run) -> Table:
         for figure, label in each.labels.items():
             name = "dev" if each is judge and figure == each.headline else f"{each.name}/{figure}"
             if name in run.best:
-                rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
+                rows.add_row(label, *(f"{line[name]:.{digits(label)}f}" for line in (run.before, run.best)))
     return rows
 
 
@@ -197,8 +198,8 @@ def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
     if not os.path.isfile(config.data):
         return config
     # A run that was started without, as version 0.1.0 started all of them, continues without.
-    begun = config.resume and config.output_dir is not None and (config.output_dir / "config.json").is_file()
-    if begun and runs.read_config(config.output_dir).dev == config.dev:
+    run = config.output_dir
+    if config.resume and run and (run / "config.json").is_file() and runs.read_config(run).dev == config.dev:
         return config
     try:
         source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)

@@ -220,6 +220,11 @@ class Triplets(DevelopmentSet):
         return {"accuracy": 100 * float(np.mean(_cosines(anchors, positives) > _cosines(anchors, negatives)))}
 
 
+def digits(label: str) -> int:
+    """How many digits after the point people are shown of the figure with this label."""
+    return 2 if "x 100" in label else 4
+
+
 def labelled_figures(scores: np.ndarray, same: np.ndarray) -> Figures:
     """Average precision, best accuracy and its threshold.
 

@@ -23,7 +23,7 @@ import numpy as np
 import simcse_tf
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import development_files, geometry, sts, transfer
-from simcse_tf.evaluation.development import DevelopmentSet, Figures
+from simcse_tf.evaluation.development import DevelopmentSet, Figures, digits
 from simcse_tf.evaluation.development_files import BUNDLED, TFDS
 from simcse_tf.evaluation.embedding import Encode
 
@@ -107,9 +107,9 @@ class Judgement:
         if self.geometry is not None:
             measured = self.geometry._asdict()
             rows += [(name, f"{measured[name]:.4f}", "lower is better") for name in ("alignment", "uniformity")]
-        rows += [
-            (each.name, f"{figures[name]:.2f}", each.labels[name]) for each, figures in self.on for name in figures
-        ]
+        for each, figures in self.on:
+            labels = each.labels
+            rows += [(each.name, f"{value:.{digits(labels[name])}f}", labels[name]) for name, value in figures.items()]
         rows += [(name, f"{result.accuracy:.2f}", "accuracy") for name, result in self.transfer.items()]
         if self.missing:
             rows.append(("not there", "", ", ".join(self.missing)))
