@@ -53,7 +53,7 @@ _BEIR = "corpus.jsonl, queries.jsonl and qrels/*.tsv"
 
 
 def find(
-    specs: Sequence[str],
+    specs: Sequence[DevelopmentSet | pairs.Pairs | Path | str],
     *,
     sts_dir: Path | None = None,
     tfds_dir: Path | str | None = None,
@@ -66,7 +66,7 @@ def find(
 
     Args:
         specs: Each `bundled`, `tfds:glue/stsb`, or a file or directory as `open_development_set` takes it, also with
-            its kind in front: `graded:FILE`.
+            its kind in front: `graded:FILE`; or a set that is read already, graded pairs among them.
         sts_dir: SentEval's data directory. Its STS-B takes the place of the two names, or comes beside files.
         tfds_dir: Where TensorFlow Datasets keeps its data.
         columns: As `open_development_set`; only of files that have them all.
@@ -75,10 +75,24 @@ def find(
         held_out: What `held-out` is; that is left out of `specs` if there is none.
 
     Raises:
-        UserError: As `open_development_set`; an unknown name; two sets of one name; no set is called `select_by`.
+        UserError: As `open_development_set`; an unknown name; two sets of one name; no set is called `select_by`; a
+            set that is none of these.
     """
     found: list[DevelopmentSet] = []
-    for spec in dict.fromkeys(specs):
+    named: list[str] = []
+    for given in specs:
+        if isinstance(given, DevelopmentSet | pairs.Pairs):
+            found.append(Graded.of(given) if isinstance(given, pairs.Pairs) else given)
+            continue
+        if not isinstance(given, str | Path):
+            raise UserError(
+                f"`{setting}`: a {type(given).__name__} is not a development set. Expected the path of a file, or what "
+                "open_development_set or load_pairs returns."
+            )
+        spec = str(given)
+        if spec in named:
+            continue
+        named.append(spec)
         if spec == HELD_OUT and setting == "dev":
             found += [held_out] if held_out else []
         elif spec in _GENERAL and sts_dir is not None:
@@ -99,7 +113,7 @@ def find(
                     f"Or the path of a .csv, .tsv or .jsonl file, or of a directory with {_BEIR}."
                 )
             found.append(open_development_set(path, kind=kind, columns=columns))
-    if sts_dir is not None and not set(specs) & set(_GENERAL):
+    if sts_dir is not None and not set(named) & set(_GENERAL):
         found.append(Graded.of(sts.load("STSB-dev", sts_dir)))
     if not found:
         raise UserError(f"`{setting}`: name at least one development set.")
@@ -108,7 +122,7 @@ def find(
         if each.name in names:
             raise UserError(
                 f"`{setting}`: two development sets are called '{each.name}' ({names[each.name].source} and "
-                f"{each.source}). Their names are those of the files: rename one."
+                f"{each.source}). A set from a file has the file's name: rename one."
             )
         names[each.name] = each
     if select_by is None:

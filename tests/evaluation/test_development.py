@@ -12,7 +12,7 @@ from scipy import stats
 
 from simcse_tf import open_development_set
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import retrieval, sts, suite
+from simcse_tf.evaluation import pairs, retrieval, sts, suite
 from simcse_tf.evaluation.development import Graded, Labelled, Triplets, labelled_figures
 from simcse_tf.evaluation.development_files import find
 from simcse_tf.evaluation.retrieval import Retrieval, retrieval_figures
@@ -276,6 +276,25 @@ class TestSeveral:
         both = suite.evaluate_encoder(encode, on=[open_development_set(path)], tasks=["bundled"])
         assert list(both.scores) == ["bundled"]
         assert dict(both.on[0][1]) == expected
+
+    def test_graded_pairs_and_a_single_path_are_taken_too(self, write):
+        path = write("docs.csv", "query,document\na,b\nc,d\n")
+        for one in (path, str(path), open_development_set(path)):
+            assert [each.name for each in suite.load(on=one).on] == ["docs"]
+        mine = pairs.read_pairs(write("graded.tsv", "score\tsentence1\tsentence2\n1\ta\tb\n5\tc\td\n"))
+        loaded = suite.load(on=[mine, path])
+        assert [(each.name, each.kind) for each in loaded.on] == [("graded", "graded"), ("docs", "retrieval")]
+        assert suite.load(on=mine).on[0].pairs is mine
+
+    @pytest.mark.parametrize("on", [5, [None], [b"docs.csv"]])
+    def test_what_is_no_set_is_named_with_its_type(self, on):
+        with pytest.raises(UserError, match=r"`on`: a (int|NoneType|bytes) is not a development set"):
+            suite.load(on=on)
+
+    def test_two_sets_of_one_name_are_refused_whatever_they_are_given_as(self, write):
+        path = write("docs.csv", "query,document\na,b\nc,d\n")
+        with pytest.raises(UserError, match="`on`: two development sets are called 'docs'"):
+            suite.load(on=[open_development_set(path), path])
 
 
 BAD = {
