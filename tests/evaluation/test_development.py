@@ -214,6 +214,20 @@ class TestKinds:
         with pytest.raises(UserError, match=r"a.jsonl:1: two or three columns of text.*summary, body.*`columns`"):
             open_development_set(path)
 
+    def test_columns_that_a_file_has_not_are_an_error_unless_they_are_those_of_training_data(self, write):
+        path = write("a.csv", "sentence1,sentence2\na,b\nc,d\n")
+        for read in (
+            lambda columns: open_development_set(path, columns=columns),
+            lambda columns: suite.load(on=path, columns=columns),
+        ):
+            with pytest.raises(UserError, match=r"a.csv:1: no column 'sentence3'. Did you mean 'sentence[12]'"):
+                read(("sentence1", "sentence3"))
+        assert find([str(path)], columns=("sentence1", "sentence3"))[0].queries == ["a", "c"]
+
+    def test_a_kind_that_is_given_is_that_of_all_rows(self, write):
+        rows = [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d", "negative": "e", "score": 1}]
+        assert open_development_set(write("a.jsonl", rows), kind="retrieval").documents == ["b", "d"]
+
     def test_beirs_layout_is_read_as_it_is(self, beir):
         found = open_development_set(beir)
         assert found.name == "set"
@@ -313,6 +327,15 @@ BAD = {
     "a grade that is no number": ("a.csv", "x,y,score\na,b,high\n", r"a.csv:2: 'score' is \"high\", expected a number"),
     "a grade that is NaN": ("a.csv", "x,y,score\na,b,nan\n", r"a.csv:2: 'score' is \"nan\""),
     "a grade that is null": ("a.jsonl", [{"text1": "a", "text2": "b", "score": None}], r"a.jsonl:1: 'score' is null"),
+    "a grade that no float holds": ("a.jsonl", [{"text1": "a", "text2": "b", "score": 10**400}], r"a.jsonl:1: 'score'"),
+    "an index column without a name": ("a.csv", ",x,y\n0,a,b\n", r"a.csv:1: which of its columns \(, x, y\)"),
+    "two columns of one name": ("a.csv", "x,x,score\na,b,1\n", r"a.csv:1: two columns are named 'x'"),
+    "two columns of grades": ("a.csv", "x,y,score,score\na,b,1,2\n", r"a.csv:1: two columns are named 'score'"),
+    "three columns that may be texts": (
+        "a.csv",
+        "id,x,y,score\n1,a,b,1\n",
+        r"a.csv:1: which two of the columns id, x, y are the texts\? Name them with `columns`",
+    ),
     "columns of two kinds": ("a.csv", "x,y,score,label\na,b,1,1\n", r"a.csv:1: mixed columns: .*x, y, score, label"),
     "a score beside triplets": (
         "a.csv",
@@ -322,7 +345,7 @@ BAD = {
     "rows of two kinds": (
         "a.jsonl",
         [{"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "b", "negative": "c"}],
-        r"a.jsonl:2: has 'negative', which the first row has not",
+        r"a.jsonl:2: has 'negative', which the first row does not have",
     ),
     "a row without a column": (
         "a.jsonl",
@@ -344,6 +367,16 @@ def test_it_is_named_with_file_and_line(write, name):
     file, content, message = BAD[name]
     with pytest.raises(UserError, match=message):
         open_development_set(write(file, content))
+
+
+def test_texts_are_not_guessed_and_not_read_twice_where_the_kind_is_given(write):
+    path = write("a.csv", "id,x,y,score\n1,a,b,1\n2,c,d,2\n")
+    with pytest.raises(UserError, match=r"a.csv:1: which two of the columns id, x, y are the texts"):
+        open_development_set(path, kind="graded")
+    for columns in (("x", "y"), ("x", "y", "score")):
+        assert open_development_set(path, columns=columns).pairs.b == ["b", "d"]
+    with pytest.raises(UserError, match=r"a.csv:1: the column 'x' is chosen twice"):
+        open_development_set(path, columns=("x", "x"))
 
 
 @pytest.mark.parametrize(
@@ -386,6 +419,10 @@ def test_a_directory_of_another_layout_and_unknown_names_say_what_was_expected(t
         find(["bundeld"])
     with pytest.raises(UserError, match=r"nowhere.csv: No such file or directory"):
         find(["graded:nowhere.csv"])
+    with pytest.raises(UserError, match=r"xx.csv: File name too long"):
+        find(["x" * 300 + ".csv"])
+    with pytest.raises(UserError, match=r"xx.tsv: File name too long"):
+        find([f"qrels/{'x' * 300}.tsv"])
     with pytest.raises(UserError, match="`kind` grade: unknown. Did you mean 'graded'"):
         open_development_set("x.csv", kind="grade")
 
