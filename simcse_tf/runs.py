@@ -186,16 +186,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _development_sets(file: Path, config: TrainConfig) -> tuple[JudgedOn, ...]:
     if file.is_file():
+        sets: tuple[JudgedOn, ...] = ()
         try:
             sets = tuple(JudgedOn(each["name"], each["headline"], each["labels"]) for each in read_json(file))
-            if sets and all(each.label for each in sets):
-                return sets
+            whole = bool(sets) and all(each.label for each in sets)
         except (KeyError, TypeError):
-            pass  # of whatever sort the damage is
-        raise UserError(
-            f"{file}: damaged: expected a list of development sets, each with name, headline and labels. Restore it, or "
-            "train again in another directory."
-        )
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{file}: damaged: expected a list of development sets, each with name, headline and labels. Restore "
+                "it, or train again in another directory."
+            )
+        return sets
     # Version 0.1.0 knew graded pairs alone.
     name = "STSB-dev" if config.sts_dir or config.dev != ("bundled",) else "bundled"
     return (JudgedOn(name, "spearman", {"spearman": "Spearman x 100"}),)

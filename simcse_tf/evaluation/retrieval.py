@@ -24,8 +24,8 @@ _QUERIES = 1024
 class Retrieval(DevelopmentSet):
     """Queries, and the documents among which each should find its own.
 
-    Documents are ranked by cosine similarity. Of equally similar ones the earlier in the corpus comes first, and copies
-    of a text are equally similar. Memory does not grow with documents times queries: documents are embedded in blocks,
+    Documents are ranked by cosine similarity. Of equally similar ones the earlier in the corpus comes first; copies of a
+    text stand together, at the place of the first. Memory does not grow with documents times queries: documents are embedded in blocks,
     and of each block only what belongs to a query's first answers is kept.
 
     Args:
