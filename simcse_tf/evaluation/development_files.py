@@ -331,8 +331,20 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
     name = directory.resolve().name if qrels is None else f"{directory.resolve().name}-{qrels.stem}"
     qrels = qrels or _choose_qrels(directory)
 
+    queries: dict[str, str] = {}
+
+    def query(cells: Iterable[object], columns: Row) -> None:
+        identifier, text = cells
+        key = _identifier(identifier, "_id")
+        if key in queries:
+            raise BadTextError(f"the _id {key} has occurred before")
+        (queries[key],) = checked((text,), ("text",))
+
+    _read(asked, ("_id", "text"), query)
+
     documents: dict[str, int] = {}
-    bodies: list[str] = []
+    # Queries that are in the corpus under their own number.
+    repeated: set[str] = set()
 
     def document(cells: Iterable[object], columns: Row) -> str:
         identifier, title, text = cells
@@ -345,20 +357,11 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
         if key in documents:
             raise BadTextError(f"the _id {key} has occurred before")
         documents[key] = len(documents)
-        bodies.append(_valid(text))
+        if queries.get(key) == _valid(text).strip():
+            repeated.add(key)
         return _valid(f"{title} {text}".strip())
 
     texts = _read(corpus, ("_id", "title", "text"), document)
-    queries: dict[str, str] = {}
-
-    def query(cells: Iterable[object], columns: Row) -> None:
-        identifier, text = cells
-        key = _identifier(identifier, "_id")
-        if key in queries:
-            raise BadTextError(f"the _id {key} has occurred before")
-        (queries[key],) = checked((text,), ("text",))
-
-    _read(asked, ("_id", "text"), query)
     judged: dict[str, dict[int, float]] = {}
 
     def judgement(cells: Iterable[object], columns: Row) -> None:
@@ -386,9 +389,8 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
             )
     itself = {}
     for i, key in enumerate(judged):
-        j = documents.get(key)
-        if j is not None and j not in judged[key] and bodies[j].strip() == queries[key]:
-            itself[i] = j
+        if key in repeated and documents[key] not in judged[key]:
+            itself[i] = documents[key]
     found = Retrieval(name, str(qrels), [queries[key] for key in judged], texts, list(judged.values()), itself)
     _check_corpus(found, lambda: f"{corpus}:1")
     return found
