@@ -417,6 +417,8 @@ def test_a_directory_of_another_layout_and_unknown_names_say_what_was_expected(t
         open_development_set(tmp_path)
     with pytest.raises(UserError, match=r"`dev` bundeld: neither a file nor a known name. Did you mean 'bundled'"):
         find(["bundeld"])
+    with pytest.raises(UserError, match=r"`dev` heldout: neither .* Did you mean 'held-out'"):
+        find(["heldout"])
     with pytest.raises(UserError, match=r"nowhere.csv: No such file or directory"):
         find(["graded:nowhere.csv"])
     with pytest.raises(UserError, match=r"xx.csv: File name too long"):
