@@ -108,9 +108,10 @@ def find(
         else:
             kind, _, path = spec.partition(":")
             kind, path = (kind, path) if kind in _READERS else (None, spec)
+            known = (*_GENERAL, HELD_OUT) if of_run else _GENERAL
             if not os.path.exists(path) and Path(path).name == path and not Path(path).suffix:
                 raise UserError(
-                    f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, (*_GENERAL, *[HELD_OUT] * of_run))} "
+                    f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, known)} "
                     f"Or the path of a .csv, .tsv or .jsonl file, or of a directory with {_BEIR}."
                 )
             found.append(_open(Path(path), kind, columns, ignoring=of_run))
