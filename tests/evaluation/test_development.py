@@ -423,8 +423,9 @@ def test_a_directory_of_another_layout_and_unknown_names_say_what_was_expected(t
         find(["graded:nowhere.csv"])
     with pytest.raises(UserError, match=r"xx.csv: File name too long"):
         find(["x" * 300 + ".csv"])
+    (tmp_path / "qrels").mkdir()
     with pytest.raises(UserError, match=r"xx.tsv: File name too long"):
-        find([f"qrels/{'x' * 300}.tsv"])
+        open_development_set(tmp_path / "qrels" / f"{'x' * 300}.tsv")
     with pytest.raises(UserError, match="`kind` grade: unknown. Did you mean 'graded'"):
         open_development_set("x.csv", kind="grade")
 
