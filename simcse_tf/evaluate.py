@@ -40,7 +40,8 @@ class EvaluateConfig:
     # two and a label (0 or 1) labelled pairs, three triplets, two retrieval; graded:FILE, labelled:FILE, triplets:FILE
     # or retrieval:FILE says it where the columns do not.
     on: tuple[str, ...] = ()
-    # Names of the text columns of these files, where they are not the usual ones; each file must have them.
+    # Names of the text columns of these files, where they are not the usual ones;
+    # at least one file must have them.
     columns: tuple[str, ...] = ()
     # SentEval's data directory, the one with STS/ and SICK/. Without this, --on and --transfer-dir: the bundled pairs.
     sts_dir: Path | None = None

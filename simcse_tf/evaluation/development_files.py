@@ -69,7 +69,8 @@ def find(
             its kind in front: `graded:FILE`; or a set that is read already, graded pairs among them.
         sts_dir: SentEval's data directory. Its STS-B takes the place of the two names, or comes beside files.
         tfds_dir: Where TensorFlow Datasets keeps its data.
-        columns: As `open_development_set`. A run's are those of its training data, and are ignored by other files.
+        columns: As `open_development_set`, of the files that have them all. A run's are those of its training data;
+            others at least one file must have.
         select_by: The name of the set that selects; the first if not given.
         setting: What `specs` is called in messages.
         held_out: What `held-out` is; that is left out of `specs` if there is none.
@@ -81,6 +82,8 @@ def find(
     found: list[DevelopmentSet] = []
     named: list[str] = []
     of_run = setting == "dev"
+    paths = [_split(str(given))[1] for given in specs if columns and isinstance(given, str | Path)]
+    ignoring = of_run or any(_has(path, columns) for path in paths)
     for given in specs:
         if isinstance(given, DevelopmentSet | pairs.Pairs):
             found.append(Graded.of(given) if isinstance(given, pairs.Pairs) else given)
@@ -106,15 +109,14 @@ def find(
             load = _from_tfds(tfds_dir)
             found.append(Graded("STSB-dev", f"{TFDS}, validation", load, needs_tensorflow=True))
         else:
-            kind, _, path = spec.partition(":")
-            kind, path = (kind, path) if kind in _READERS else (None, spec)
+            kind, path = _split(spec)
             known = (*_GENERAL, HELD_OUT) if of_run else _GENERAL
             if not os.path.exists(path) and Path(path).name == path and not Path(path).suffix:
                 raise UserError(
                     f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, known)} "
                     f"Or the path of a .csv, .tsv or .jsonl file, or of a directory with {_BEIR}."
                 )
-            found.append(_open(Path(path), kind, columns, ignoring=of_run))
+            found.append(_open(Path(path), kind, columns, ignoring=ignoring))
     if sts_dir is not None and not set(named) & set(_GENERAL):
         found.append(Graded.of(sts.load("STSB-dev", sts_dir)))
     if not found:
@@ -133,6 +135,18 @@ def find(
         raise UserError(f"`select_by` {select_by}: no development set has this name. {did_you_mean(select_by, names)}")
     judge = names.pop(select_by)
     return (judge, *names.values())
+
+
+def _split(spec: str) -> tuple[str | None, str]:
+    """The kind in front of a path, if there is one, and the path."""
+    kind, _, path = spec.partition(":")
+    return (kind, path) if kind in _READERS else (None, spec)
+
+
+def _has(path: str, columns: tuple[str, ...]) -> bool:
+    """Whether a path is that of a file with all of these columns."""
+    form = sources.FORMATS.get(suffix(Path(path))) if os.path.isfile(path) else None
+    return form is not None and form.columns is not None and set(columns) <= set(form.columns(Path(path)))
 
 
 def open_development_set(path: Path | str, *, kind: str | None = None, columns: tuple[str, ...] = ()) -> DevelopmentSet:

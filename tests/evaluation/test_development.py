@@ -222,6 +222,8 @@ class TestKinds:
         ):
             with pytest.raises(UserError, match=r"a.csv:1: no column 'sentence3'. Did you mean 'sentence[12]'"):
                 read(("sentence1", "sentence3"))
+        other = write("b.jsonl", [{"sentence1": "a", "sentence3": "b"}, {"sentence1": "c", "sentence3": "d"}])
+        assert len(suite.load(on=[path, other], columns=("sentence1", "sentence3")).on) == 2
         assert find([str(path)], columns=("sentence1", "sentence3"))[0].queries == ["a", "c"]
 
     def test_a_kind_that_is_given_is_that_of_all_rows(self, write):
