@@ -130,12 +130,13 @@ class TrainConfig:
     # Steps between evaluations on the development sets; the best checkpoint by the set that selects is kept.
     eval_every: int = 125
     # What the encoder is judged on: 'bundled', 'tfds:glue/stsb', 'held-out' (a part of --data, if that is pairs or
-    # triplets; the default for --data of your own), .csv/.tsv/.jsonl files, directories in BEIR's layout.
+    # triplets; if it is a file of them the default, with 'bundled'), .csv/.tsv/.jsonl files, directories in BEIR's
+    # layout.
     # Two texts and a score are graded pairs, two and a label (0 or 1) labelled pairs, three triplets, two retrieval;
     # graded:FILE, labelled:FILE, triplets:FILE or retrieval:FILE says it where the columns do not.
     dev: tuple[str, ...] = ("bundled",)
-    # The name of the development set by which the best checkpoint is selected (the name of its file without the
-    # suffix). Default: the first.
+    # The name of the development set by which the best checkpoint is selected: the name of its file without the suffix,
+    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. Default: the first.
     select_by: str | None = None
     # SentEval's data directory. Its STSBenchmark takes the place of 'bundled' and 'tfds:glue/stsb' in --dev, or comes
     # beside the files there.

@@ -18,6 +18,7 @@ from simcse_tf import cli, loading
 from simcse_tf.config import Pooling
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
+from simcse_tf.evaluation.development import digits
 from simcse_tf.evaluation.fetch import fetch
 from simcse_tf.files import write_whole
 
@@ -39,7 +40,8 @@ class EvaluateConfig:
     # two and a label (0 or 1) labelled pairs, three triplets, two retrieval; graded:FILE, labelled:FILE, triplets:FILE
     # or retrieval:FILE says it where the columns do not.
     on: tuple[str, ...] = ()
-    # Names of the text columns of these files, where they are not the usual ones.
+    # Names of the text columns of these files, where they are not the usual ones;
+    # at least one file must have them.
     columns: tuple[str, ...] = ()
     # SentEval's data directory, the one with STS/ and SICK/. Without this, --on and --transfer-dir: the bundled pairs.
     sts_dir: Path | None = None
@@ -113,7 +115,7 @@ def tables(judgement: suite.Judgement) -> Iterator[Table]:
         shown.add_column(each.kind, justify="right")
         for name, value in figures.items():
             label = each.labels[name]
-            shown.add_row(label, f"{value:.2f}" if "x 100" in label else f"{value:.4f}")
+            shown.add_row(label, f"{value:.{digits(label)}f}")
         yield shown
 
 

@@ -15,12 +15,12 @@ from simcse_tf.errors import UserError
 from simcse_tf.files import read_json, read_json_object
 
 # The keys of a row in held_out.jsonl.
-HELD_OUT = ("anchor", "positive", "negative")
+VIEWS = ("anchor", "positive", "negative")
 
 
 @dataclass(frozen=True)
-class DevelopmentSet:
-    """What a run is judged on.
+class JudgedOn:
+    """A development set of a run, as far as its figures are to be read.
 
     Attributes:
         name: What its figures are logged under: `NAME/FIGURE`.
@@ -55,7 +55,7 @@ class Run:
     config: TrainConfig
     metrics: list[dict[str, Any]]
     versions: dict[str, str]
-    development_sets: tuple[DevelopmentSet, ...]
+    development_sets: tuple[JudgedOn, ...]
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ class Run:
 
 
 def read_held_out(path: Path) -> list[tuple[str, ...]]:
-    """The rows of its data that a run is not trained on; none if it holds out nothing.
+    """Anchor and positive of each row of its data that a run is not trained on; none if it holds out nothing.
 
     Raises:
         UserError: The file is damaged; names file and line.
@@ -107,9 +107,9 @@ def read_held_out(path: Path) -> list[tuple[str, ...]]:
         return []
     rows = []
     # Not splitlines, which would also cut texts.
-    for number, line in enumerate(file.read_text("utf-8").split("\n")[:-1], 1):
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
         try:
-            rows.append(tuple(json.loads(line)[name] for name in HELD_OUT[:2]))
+            rows.append(tuple(json.loads(line)[name] for name in VIEWS[:2]))
         except (ValueError, KeyError, TypeError) as e:
             raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
     return rows
@@ -184,9 +184,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def _development_sets(file: Path, config: TrainConfig) -> tuple[DevelopmentSet, ...]:
+def _development_sets(file: Path, config: TrainConfig) -> tuple[JudgedOn, ...]:
     if file.is_file():
-        return tuple(DevelopmentSet(each["name"], each["headline"], each["labels"]) for each in read_json(file))
+        sets: tuple[JudgedOn, ...] = ()
+        try:
+            sets = tuple(JudgedOn(each["name"], each["headline"], each["labels"]) for each in read_json(file))
+            whole = bool(sets) and all(each.label for each in sets)
+        except (KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{file}: damaged: expected a list of development sets, each with name, headline and labels. Restore "
+                "it, or train again in another directory."
+            )
+        return sets
     # Version 0.1.0 knew graded pairs alone.
     name = "STSB-dev" if config.sts_dir or config.dev != ("bundled",) else "bundled"
-    return (DevelopmentSet(name, "spearman", {"spearman": "Spearman x 100"}),)
+    return (JudgedOn(name, "spearman", {"spearman": "Spearman x 100"}),)

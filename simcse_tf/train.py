@@ -18,6 +18,8 @@ from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
 from simcse_tf.data import sources
 from simcse_tf.errors import UserError
+from simcse_tf.evaluation.development import digits
+from simcse_tf.evaluation.development_files import BUNDLED, HELD_OUT
 from simcse_tf.formats import presets
 from simcse_tf.report import report
 from simcse_tf.serving.exported import is_saved_model
@@ -153,7 +155,7 @@ def table(run: runs.Run) -> Table:
         for figure, label in each.labels.items():
             name = "dev" if each is judge and figure == each.headline else f"{each.name}/{figure}"
             if name in run.best:
-                rows.add_row(label, f"{run.before[name]:.2f}", f"{run.best[name]:.2f}")
+                rows.add_row(label, *(f"{line[name]:.{digits(label)}f}" for line in (run.before, run.best)))
     return rows
 
 
@@ -180,9 +182,10 @@ def parse(arguments: list[str]) -> TrainConfig:
         description=_DESCRIPTION.format(recipes=recipes, name=name),
         default=recipe(name),
     )
+    config = config if config.output_dir else replace(config, output_dir=Path("runs") / name)
     if _given(arguments, "data") and not _given(arguments, "dev") and not _given(arguments, "sts-dir"):
         config = _judged_by_its_data(config)
-    return config if config.output_dir else replace(config, output_dir=Path("runs") / name)
+    return config
 
 
 def _given(arguments: Sequence[str], flag: str) -> bool:
@@ -190,14 +193,19 @@ def _given(arguments: Sequence[str], flag: str) -> bool:
 
 
 def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
-    """With pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    """With a file of pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    # As in `open_source`, a file wins over a name.
+    if not os.path.isfile(config.data):
+        return config
+    # A run that was started without, as version 0.1.0 started all of them, continues without.
+    run = config.output_dir
+    if config.resume and run and (run / "config.json").is_file() and runs.read_config(run).dev == config.dev:
+        return config
     try:
         source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     except UserError:
         return config  # the plan says what is wrong
-    if source.views == 1 or source.needs_tensorflow:
-        return config
-    return replace(config, dev=("held-out", "bundled"))
+    return config if source.views == 1 else replace(config, dev=(HELD_OUT, BUNDLED))
 
 
 if __name__ == "__main__":

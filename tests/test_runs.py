@@ -77,3 +77,26 @@ def test_other_directories_are_not_runs(tmp_path):
     assert not runs.is_run(tmp_path)
     with pytest.raises(UserError, match="not a run directory"):
         runs.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        "[1]",
+        '[{"name": "a", "labels": {"spearman": "Spearman"}}]',
+        '[{"name": "a", "headline": "b", "labels": {}}]',
+    ],
+)
+def test_damaged_development_sets_are_named(run, content):
+    (run / "development.json").write_text(content, "utf-8")
+    with pytest.raises(UserError, match=r"development\.json: damaged"):
+        runs.read(run)
+
+
+@pytest.mark.parametrize("line", [b'{"anchor": "\xff", "positive": "b"}', b'{"anchor": "a"}', b"[]", b"{"])
+def test_a_damaged_line_of_held_out_rows_is_named(run, line):
+    (run / "held_out.jsonl").write_bytes(b'{"anchor": "a\xc2\x85", "positive": "b"}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"held_out\.jsonl:2: damaged"):
+        runs.read_held_out(run)

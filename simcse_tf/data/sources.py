@@ -219,13 +219,34 @@ def _choose(
             chosen = ()  # A hard negative without a positive: not for us to guess.
         elif not chosen and takes_all and len(names) <= 3:
             chosen = tuple(names)
-    if not chosen or "" in chosen:
-        raise UserError(
-            f"{where}: which of its columns ({', '.join(names)}) are the text? Name 1, 2 or 3 with `columns`."
-        )
+    if not chosen:
+        raise UserError(_which(where, names, "1, 2 or 3"))
+    check_columns(where, names, chosen, "1, 2 or 3")
+    return chosen
+
+
+def check_columns(where: str, names: Sequence[str], chosen: Sequence[str], expected: str) -> None:
+    """Checks that columns can be read by their names.
+
+    Args:
+        where: The source, for messages.
+        names: All of its columns.
+        chosen: Those to be read.
+        expected: How many `columns` takes, for messages.
+
+    Raises:
+        UserError: One has no name, is not there, is there twice or is to be read twice.
+    """
+    if "" in chosen:
+        raise UserError(_which(where, names, expected))
     for name in chosen:
         if name not in names:
             raise UserError(f"{where}: no column '{name}'. {did_you_mean(name, names)}")
         if names.count(name) > 1:
             raise UserError(f"{where}: two columns are named '{name}'. Rename one of them.")
-    return chosen
+        if chosen.count(name) > 1:
+            raise UserError(f"{where}: the column '{name}' is chosen twice. Name each column once in `columns`.")
+
+
+def _which(where: str, names: Sequence[str], expected: str) -> str:
+    return f"{where}: which of its columns ({', '.join(names)}) are the text? Name {expected} with `columns`."

@@ -30,7 +30,8 @@ class DevelopmentSet(ABC):
     Attributes:
         kind: `graded`, `labelled`, `triplets` or `retrieval`.
         labels: What people call each figure; the first is the headline's, of which more is better.
-        name: What its figures are logged under.
+        name: What its figures are logged under: of a file, its name without the suffix; of a directory in BEIR's
+            layout, the directory's, and the split's if it was named; `STSB-dev` of STS-B; `bundled`; `held-out`.
         source: Where it was read from.
         needs_tensorflow: It is read when it is first used, and that imports TensorFlow.
     """
@@ -154,7 +155,8 @@ class Labelled(DevelopmentSet):
 
     The average precision counts equal similarities as one step, as scikit-learn does. The accuracy is the best that
     any threshold gives: a pair counts as the same if its similarity is at least the threshold. Of equally good
-    thresholds it is the highest; it lies midway between two similarities, and is -1 if all pairs count as the same.
+    thresholds it is the highest; it lies midway between two similarities. It is -1 if all pairs count as the same, and
+    just above the highest similarity if none does.
 
     Args:
         name: As the attribute.
@@ -218,6 +220,11 @@ class Triplets(DevelopmentSet):
         vectors = yield from _vectors(texts, self.name)
         anchors, positives, negatives = np.split(unit(vectors, texts, self.name), 3)
         return {"accuracy": 100 * float(np.mean(_cosines(anchors, positives) > _cosines(anchors, negatives)))}
+
+
+def digits(label: str) -> int:
+    """How many digits after the point people are shown of the figure with this label."""
+    return 2 if "x 100" in label else 4
 
 
 def labelled_figures(scores: np.ndarray, same: np.ndarray) -> Figures:

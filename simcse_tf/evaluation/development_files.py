@@ -53,7 +53,7 @@ _BEIR = "corpus.jsonl, queries.jsonl and qrels/*.tsv"
 
 
 def find(
-    specs: Sequence[str],
+    specs: Sequence[DevelopmentSet | pairs.Pairs | Path | str],
     *,
     sts_dir: Path | None = None,
     tfds_dir: Path | str | None = None,
@@ -66,20 +66,38 @@ def find(
 
     Args:
         specs: Each `bundled`, `tfds:glue/stsb`, or a file or directory as `open_development_set` takes it, also with
-            its kind in front: `graded:FILE`.
+            its kind in front: `graded:FILE`; or a set that is read already, graded pairs among them.
         sts_dir: SentEval's data directory. Its STS-B takes the place of the two names, or comes beside files.
         tfds_dir: Where TensorFlow Datasets keeps its data.
-        columns: As `open_development_set`; only of files that have them all.
+        columns: As `open_development_set`, of the files that have them all. A run's are those of its training data;
+            others at least one file must have.
         select_by: The name of the set that selects; the first if not given.
         setting: What `specs` is called in messages.
         held_out: What `held-out` is; that is left out of `specs` if there is none.
 
     Raises:
-        UserError: As `open_development_set`; an unknown name; two sets of one name; no set is called `select_by`.
+        UserError: As `open_development_set`; an unknown name; two sets of one name; no set is called `select_by`; a
+            set that is none of these.
     """
     found: list[DevelopmentSet] = []
-    for spec in dict.fromkeys(specs):
-        if spec == HELD_OUT and setting == "dev":
+    named: list[str] = []
+    of_run = setting == "dev"
+    paths = [_split(str(given))[1] for given in specs if columns and isinstance(given, str | Path)]
+    ignoring = of_run or any(_has(path, columns) for path in paths)
+    for given in specs:
+        if isinstance(given, DevelopmentSet | pairs.Pairs):
+            found.append(Graded.of(given) if isinstance(given, pairs.Pairs) else given)
+            continue
+        if not isinstance(given, str | Path):
+            raise UserError(
+                f"`{setting}`: a {type(given).__name__} is not a development set. Expected the path of a file, or what "
+                "open_development_set or load_pairs returns."
+            )
+        spec = str(given)
+        if spec in named:
+            continue
+        named.append(spec)
+        if spec == HELD_OUT and of_run:
             found += [held_out] if held_out else []
         elif spec in _GENERAL and sts_dir is not None:
             if not any(each.name == "STSB-dev" for each in found):
@@ -91,15 +109,15 @@ def find(
             load = _from_tfds(tfds_dir)
             found.append(Graded("STSB-dev", f"{TFDS}, validation", load, needs_tensorflow=True))
         else:
-            kind, _, path = spec.partition(":")
-            kind, path = (kind, path) if kind in _READERS else (None, spec)
+            kind, path = _split(spec)
+            known = (*_GENERAL, HELD_OUT) if of_run else _GENERAL
             if not os.path.exists(path) and Path(path).name == path and not Path(path).suffix:
                 raise UserError(
-                    f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, _GENERAL)} "
+                    f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, known)} "
                     f"Or the path of a .csv, .tsv or .jsonl file, or of a directory with {_BEIR}."
                 )
-            found.append(open_development_set(path, kind=kind, columns=columns))
-    if sts_dir is not None and not set(specs) & set(_GENERAL):
+            found.append(_open(Path(path), kind, columns, ignoring=ignoring))
+    if sts_dir is not None and not set(named) & set(_GENERAL):
         found.append(Graded.of(sts.load("STSB-dev", sts_dir)))
     if not found:
         raise UserError(f"`{setting}`: name at least one development set.")
@@ -108,7 +126,7 @@ def find(
         if each.name in names:
             raise UserError(
                 f"`{setting}`: two development sets are called '{each.name}' ({names[each.name].source} and "
-                f"{each.source}). Their names are those of the files: rename one."
+                f"{each.source}). A set from a file has the file's name: rename one."
             )
         names[each.name] = each
     if select_by is None:
@@ -117,6 +135,18 @@ def find(
         raise UserError(f"`select_by` {select_by}: no development set has this name. {did_you_mean(select_by, names)}")
     judge = names.pop(select_by)
     return (judge, *names.values())
+
+
+def _split(spec: str) -> tuple[str | None, str]:
+    """The kind in front of a path, if there is one, and the path."""
+    kind, _, path = spec.partition(":")
+    return (kind, path) if kind in _READERS else (None, spec)
+
+
+def _has(path: str, columns: tuple[str, ...]) -> bool:
+    """Whether a path is that of a file with all of these columns."""
+    form = sources.FORMATS.get(suffix(Path(path))) if os.path.isfile(path) else None
+    return form is not None and form.columns is not None and set(columns) <= set(form.columns(Path(path)))
 
 
 def open_development_set(path: Path | str, *, kind: str | None = None, columns: tuple[str, ...] = ()) -> DevelopmentSet:
@@ -130,25 +160,30 @@ def open_development_set(path: Path | str, *, kind: str | None = None, columns: 
     Args:
         path: A .csv, .tsv or .jsonl file, also with .gz; the directory; or a file in its `qrels/`.
         kind: `graded`, `labelled`, `triplets` or `retrieval`, where the columns leave it open.
-        columns: Names of the text columns, where they are not the usual ones.
+        columns: Names of the text columns of a file, where they are not the usual ones.
 
     Returns:
         What `DevelopmentCallback` and `evaluate_encoder` take. Its `figures(encode)` are those of a function from a
         list of texts to vectors.
 
     Raises:
-        UserError: It cannot be read, its kind is not clear, a row is wrong, or a figure would be undefined, for example
-            because every grade is the same; names file and line.
+        UserError: It cannot be read, has no such columns, its kind is not clear, a row is wrong, or a figure would be
+            undefined, for example because every grade is the same; names file and line.
     """
-    path = Path(path)
+    return _open(Path(path), kind, columns, ignoring=False)
+
+
+def _open(path: Path, kind: str | None, columns: tuple[str, ...], *, ignoring: bool) -> DevelopmentSet:
+    """As `open_development_set`; `ignoring` columns that the file has not all of."""
     if kind is not None and kind not in _READERS:
         raise UserError(f"`kind` {kind}: unknown. {did_you_mean(kind, _READERS)}")
-    judged = path.parent.name == "qrels" and path.suffix == ".tsv" and path.is_file()
-    if path.is_dir() or judged:
+    # Of a name that is too long, Path's own methods raise.
+    judged = path.parent.name == "qrels" and path.suffix == ".tsv" and os.path.isfile(path)
+    if judged or os.path.isdir(path):
         if kind not in (None, "retrieval"):
             raise UserError(f"{path}: a directory is retrieval, not {kind}.")
         return _read_beir(path.parent.parent, path) if judged else _read_beir(path, None)
-    layout = _recognise(path, kind, columns)
+    layout = _recognise(path, kind, columns, ignoring=ignoring)
     return _READERS[layout.kind](layout)
 
 
@@ -161,7 +196,7 @@ class _Layout:
     texts: Row
     # The column of grades or labels, if the kind has one.
     value: Row
-    # Columns that would make a row one of another kind, and that no row of JSON lines may have.
+    # Columns that would make a row one of another kind than the first, and that no row of JSON lines may have then.
     absent: Row
 
     @property
@@ -176,7 +211,7 @@ class _Layout:
             texts = checked(cells[: len(self.texts)], self.texts)
             for name, cell in zip(self.absent, cells[len(self.texts) + len(self.value) :], strict=True):
                 if cell is not MISSING:
-                    raise BadTextError(f"has '{name}', which the first row has not")
+                    raise BadTextError(f"has '{name}', which the first row does not have")
             values = cells[len(self.texts) :]
             return (*texts, *(_number(values[0], name, valid, expected) for name in self.value))
 
@@ -187,7 +222,7 @@ class _Layout:
         return _where(self.path, self.texts, lambda cells: True)
 
 
-def _recognise(path: Path, kind: str | None, columns: tuple[str, ...]) -> _Layout:
+def _recognise(path: Path, kind: str | None, columns: tuple[str, ...], *, ignoring: bool) -> _Layout:
     form = sources.file_format(
         path, otherwise=f"A development set is a .csv, .tsv or .jsonl file, or a directory with {_BEIR}."
     )
@@ -197,8 +232,11 @@ def _recognise(path: Path, kind: str | None, columns: tuple[str, ...]) -> _Layou
             "two texts, with a score or a label where there is one, or three."
         )
     names = form.columns(path)
+    if ignoring and not set(columns) <= set(names):
+        columns = ()
     values = [name for name in names if name in (*_GRADES, *_LABELS)]
-    texts = _texts(names, values, columns, takes_all=form.takes_all)
+    texts, guessed = _texts(names, values, columns, takes_all=form.takes_all)
+    sources.check_columns(f"{path}:1", names, (*texts, *values), "2 or 3")
     # With its kind given, the column after two unknown texts is the number.
     if kind in ("graded", "labelled") and not values and len(texts) == 3:
         values, texts = [texts[2]], texts[:2]
@@ -208,13 +246,17 @@ def _recognise(path: Path, kind: str | None, columns: tuple[str, ...]) -> _Layou
             f"{path}:1: two or three columns of text are needed, and {found}. Rename those that are the text to "
             "anchor, positive and negative, or to sentence1 and sentence2; or set `columns`."
         )
+    if guessed and values and len(texts) == 3 and kind in (None, "graded", "labelled"):
+        raise UserError(
+            f"{path}:1: which two of the columns {', '.join(texts)} are the texts? Name them with `columns`; {found}."
+        )
     if kind is None and len(values) + len(texts[2:]) > 1:
         mixed = " and ".join([*values, *texts[2:]])
         raise UserError(
             f"{path}:1: mixed columns: {found}, and {mixed} belong to development sets of different kinds. Write the "
-            f"kind before the file's name, such as {_kinds(values, texts)[0]}:{path.name}."
+            f"kind before the file's name, such as {_kind(values, texts)}:{path.name}."
         )
-    kind = kind or _kinds(values, texts)[0]
+    given, kind = kind is not None, kind or _kind(values, texts)
     if kind in ("graded", "labelled") and not values:
         expected = "label" if kind == "labelled" else "score"
         raise UserError(f"{path}:1: {kind} pairs need a column {expected}, and {found}.")
@@ -225,26 +267,31 @@ def _recognise(path: Path, kind: str | None, columns: tuple[str, ...]) -> _Layou
     usual = {"graded": _GRADES, "labelled": _LABELS}.get(kind, ())
     value = tuple(sorted(values, key=lambda name: name not in usual)[:1]) if usual else ()
     third = {name for known in _TEXTS for name in known[2:]}
-    absent = () if form.takes_all else tuple(sorted({*_GRADES, *_LABELS, *third} - set(names)))
+    absent = () if form.takes_all or given else tuple(sorted({*_GRADES, *_LABELS, *third} - set(names)))
     return _Layout(path, kind, used, value, absent)
 
 
-def _kinds(values: Sequence[str], texts: Row) -> list[str]:
-    """The kinds that columns speak for, at least one."""
-    kinds = ["labelled" if name in _LABELS else "graded" for name in values] + ["triplets"] * (len(texts) == 3)
-    return kinds or ["retrieval"]
+def _kind(values: Sequence[str], texts: Row) -> str:
+    """The kind that columns speak for."""
+    if values:
+        return "labelled" if values[0] in _LABELS else "graded"
+    return "triplets" if len(texts) == 3 else "retrieval"
 
 
-def _texts(names: list[str], values: list[str], columns: tuple[str, ...], *, takes_all: bool) -> Row:
-    """The text columns among `names`: the ones named, else known ones, else all of a table that has no more than 3."""
-    if columns and set(columns) <= set(names):
-        return columns
+def _texts(names: list[str], values: list[str], columns: tuple[str, ...], *, takes_all: bool) -> tuple[Row, bool]:
+    """The text columns among `names`: the ones given, else known ones, else all of a table that has no more than 3.
+
+    Returns:
+        The columns, and whether that they are texts is a guess.
+    """
+    if columns:
+        return tuple(name for name in columns if name not in values), False
     for known in _TEXTS:
         there = tuple(name for name in known if name in names)
         if len(there) > 1 and there == known[: len(there)]:
-            return there
+            return there, False
     rest = tuple(name for name in names if name not in values)
-    return rest if takes_all and len(rest) <= 3 and not _SINGLE & set(rest) else ()
+    return (rest, True) if takes_all and len(rest) <= 3 and not _SINGLE & set(rest) else ((), False)
 
 
 def _graded(layout: _Layout) -> DevelopmentSet:
@@ -253,7 +300,7 @@ def _graded(layout: _Layout) -> DevelopmentSet:
     if np.ptp(gold) == 0:
         raise UserError(
             f"{layout.first_line()}: the {layout.value[0]} of this and of every other pair is {gold[0]:g}: no "
-            "correlation is defined. Expected pairs that are alike to different degrees."
+            "correlation is defined. Expected grades that differ."
         )
     name = layout.name
     return Graded.of(pairs.Pairs(name, a, b, gold, {name: slice(0, len(gold))}, str(layout.path)))
@@ -299,8 +346,20 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
     name = directory.resolve().name if qrels is None else f"{directory.resolve().name}-{qrels.stem}"
     qrels = qrels or _choose_qrels(directory)
 
+    queries: dict[str, str] = {}
+
+    def query(cells: Iterable[object], columns: Row) -> None:
+        identifier, text = cells
+        key = _identifier(identifier, "_id")
+        if key in queries:
+            raise BadTextError(f"the _id {key} has occurred before")
+        (queries[key],) = checked((text,), ("text",))
+
+    _read(asked, ("_id", "text"), query)
+
     documents: dict[str, int] = {}
-    bodies: list[str] = []
+    # Queries that are in the corpus under their own number.
+    repeated: set[str] = set()
 
     def document(cells: Iterable[object], columns: Row) -> str:
         identifier, title, text = cells
@@ -313,20 +372,11 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
         if key in documents:
             raise BadTextError(f"the _id {key} has occurred before")
         documents[key] = len(documents)
-        bodies.append(_valid(text))
+        if queries.get(key) == _valid(text).strip():
+            repeated.add(key)
         return _valid(f"{title} {text}".strip())
 
     texts = _read(corpus, ("_id", "title", "text"), document)
-    queries: dict[str, str] = {}
-
-    def query(cells: Iterable[object], columns: Row) -> None:
-        identifier, text = cells
-        key = _identifier(identifier, "_id")
-        if key in queries:
-            raise BadTextError(f"the _id {key} has occurred before")
-        (queries[key],) = checked((text,), ("text",))
-
-    _read(asked, ("_id", "text"), query)
     judged: dict[str, dict[int, float]] = {}
 
     def judgement(cells: Iterable[object], columns: Row) -> None:
@@ -354,9 +404,8 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
             )
     itself = {}
     for i, key in enumerate(judged):
-        j = documents.get(key)
-        if j is not None and j not in judged[key] and bodies[j].strip() == queries[key]:
-            itself[i] = j
+        if key in repeated and documents[key] not in judged[key]:
+            itself[i] = documents[key]
     found = Retrieval(name, str(qrels), [queries[key] for key in judged], texts, list(judged.values()), itself)
     _check_corpus(found, lambda: f"{corpus}:1")
     return found
@@ -437,7 +486,7 @@ def _number(
         raise BadTextError(f"no '{name}'")
     try:
         value = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not valid(value):
         raise BadTextError(f"'{name}' is {json.dumps(cell)[:20]}, expected {expected or 'a number'}")

@@ -19,7 +19,7 @@ class Pairs:
     """Sentence pairs with the grades that people gave them.
 
     Attributes:
-        name: The task's name, as in `TASKS`.
+        name: The task's name, as in `TASKS`; of other pairs that of their file.
         a: The first sentence of each of the `n` pairs.
         b: The second sentence of each.
         gold: `(n,)` float, the grades.

@@ -8,6 +8,7 @@ each grade divided by log2(rank + 1), over the highest that any order gives. Eac
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -24,9 +25,9 @@ _QUERIES = 1024
 class Retrieval(DevelopmentSet):
     """Queries, and the documents among which each should find its own.
 
-    Documents are ranked by cosine similarity. Of equally similar ones the earlier in the corpus comes first, and copies
-    of a text are equally similar. Memory does not grow with documents times queries: documents are embedded in blocks,
-    and of each block only what belongs to a query's first answers is kept.
+    Documents are ranked by cosine similarity. Of equally similar ones the earlier in the corpus comes first; copies of
+    a text stand together, at the place of the first. Memory does not grow with documents times queries: documents are
+    embedded in blocks, and of each block only what belongs to a query's first answers is kept.
 
     Args:
         name: As the attribute.
@@ -65,14 +66,20 @@ class Retrieval(DevelopmentSet):
         """Each left side is a query, its right side the document that it should find, all right sides the corpus.
 
         A left side that occurs with several right sides is one query with several relevant documents; a right side that
-        occurs several times is one document.
+        occurs several times is one document. A query that is also a document is no answer to itself, unless it stands
+        on its own right.
         """
         queries = {text: i for i, text in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
         documents = {text: i for i, text in enumerate(dict.fromkeys(pair[1] for pair in pairs))}
         relevant: list[dict[int, float]] = [{} for _ in queries]
         for pair in pairs:
             relevant[queries[pair[0]]][documents[pair[1]]] = 1.0
-        return cls(name, source, list(queries), list(documents), relevant)
+        itself = {
+            i: documents[text]
+            for text, i in queries.items()
+            if text in documents and documents[text] not in relevant[i]
+        }
+        return cls(name, source, list(queries), list(documents), relevant, itself)
 
     @property
     def size(self) -> str:
@@ -83,11 +90,17 @@ class Retrieval(DevelopmentSet):
         yield np.array([(i, j, grade) for i, own in enumerate(self.relevant) for j, grade in sorted(own.items())])
         yield np.array(sorted(self.itself.items()), int)
 
-    def scoring(self) -> Scoring:
-        queries = unit(check((yield self.queries), self.queries, self.name), self.queries, self.name)
+    @cached_property
+    def _copies(self) -> dict[str, list[int]]:
+        """Each distinct document, and its places in the corpus."""
         copies: dict[str, list[int]] = {}
         for i, text in enumerate(self.documents):
             copies.setdefault(text, []).append(i)
+        return copies
+
+    def scoring(self) -> Scoring:
+        queries = unit(check((yield self.queries), self.queries, self.name), self.queries, self.name)
+        copies = self._copies
         texts = list(copies)
         # One more than is counted: the query itself may be among them.
         best = _Best(len(queries), _DEEPEST + 1)

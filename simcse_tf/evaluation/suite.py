@@ -23,12 +23,15 @@ import numpy as np
 import simcse_tf
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import development_files, geometry, sts, transfer
-from simcse_tf.evaluation.development import DevelopmentSet, Figures
+from simcse_tf.evaluation.development import DevelopmentSet, Figures, digits
 from simcse_tf.evaluation.development_files import BUNDLED, TFDS
 from simcse_tf.evaluation.embedding import Encode
 
 # The seven tasks whose mean the SimCSE paper (and every paper after it) calls "Avg.".
 AVERAGED = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB-test", "SICK-R")
+
+# A development set as it may be given.
+Development = DevelopmentSet | sts.Pairs | Path | str
 
 # Alignment and uniformity are measured on these rather than on pairs of one's own, and pictures are drawn of them.
 _DEVELOPMENT = ("STSB-dev", BUNDLED)
@@ -107,9 +110,9 @@ class Judgement:
         if self.geometry is not None:
             measured = self.geometry._asdict()
             rows += [(name, f"{measured[name]:.4f}", "lower is better") for name in ("alignment", "uniformity")]
-        rows += [
-            (each.name, f"{figures[name]:.2f}", each.labels[name]) for each, figures in self.on for name in figures
-        ]
+        for each, figures in self.on:
+            labels = each.labels
+            rows += [(each.name, f"{value:.{digits(labels[name])}f}", labels[name]) for name, value in figures.items()]
         rows += [(name, f"{result.accuracy:.2f}", "accuracy") for name, result in self.transfer.items()]
         if self.missing:
             rows.append(("not there", "", ", ".join(self.missing)))
@@ -139,7 +142,7 @@ def evaluate_encoder(
     transfer_dir: Path | str | None = None,
     tasks: Sequence[str] = (),
     tfds_dir: Path | str | None = None,
-    on: Sequence[DevelopmentSet | Path | str] = (),
+    on: Development | Sequence[Development] = (),
 ) -> Judgement:
     """Judges a sentence encoder; without directories and tasks on the bundled pairs, which are a smoke test.
 
@@ -150,7 +153,8 @@ def evaluate_encoder(
         tasks: Names from `STS_TASKS` and `TRANSFER_TASKS`, `bundled` or `tfds:glue/stsb`; by default everything that
             the directories hold.
         tfds_dir: Where TensorFlow Datasets keeps its data; its own default if not given.
-        on: Development sets of your own, or what `open_development_set` takes.
+        on: Development sets of your own, one or several: from `open_development_set`, or what it takes; also graded
+            pairs, such as from `load_pairs`.
 
     Returns:
         What prints as a table and has `scores` (task to Spearman x 100), `average` (of the paper's seven tasks, or
@@ -176,7 +180,7 @@ def load(
     tasks: Sequence[str] = (),
     *,
     tfds_dir: Path | str | None = None,
-    on: Sequence[DevelopmentSet | Path | str] = (),
+    on: Development | Sequence[Development] = (),
     columns: tuple[str, ...] = (),
 ) -> Suite:
     """Reads and checks the sets. Without a directory, tasks and sets of one's own: the bundled pairs.
@@ -187,7 +191,7 @@ def load(
         tasks: Names from `sts.TASKS` and `transfer.TASKS`, `bundled` or `tfds:glue/stsb`; these sets must be there. By
             default everything that the directories hold; what they lack is then noted in `missing`.
         tfds_dir: Where TensorFlow Datasets keeps its data; its own default if not given.
-        on: Development sets of one's own, or what `development_files.find` takes.
+        on: Development sets of one's own, one or several, as `development_files.find` takes them.
         columns: Their text columns, where they have other names than the usual ones.
 
     Raises:
@@ -203,9 +207,8 @@ def load(
     graded, graded_missing = _present("sts_dir", sts, sts_dir, tasks)
     classified, classified_missing = _present("transfer_dir", transfer, transfer_dir, tasks)
     pairs = [sts.load(name, where) for name, where in graded.items()]
-    named = [str(each) for each in on if not isinstance(each, DevelopmentSet)]
-    own = [each for each in on if isinstance(each, DevelopmentSet)]
-    own += development_files.find(named, tfds_dir=tfds_dir, columns=columns, setting="on") if named else ()
+    several = [on] if isinstance(on, str) or not isinstance(on, Sequence) else on
+    own = development_files.find(several, tfds_dir=tfds_dir, columns=columns, setting="on") if several else ()
     if BUNDLED in tasks or (sts_dir is None and transfer_dir is None and not tasks and not own):
         pairs.append(sts.bundled())
     if classified:
@@ -221,7 +224,7 @@ def load(
             f"{looked}: none of the tasks is there. Expected SentEval's layout, such as {sts.TASKS['STSB-dev'].folder}/"
             f"sts-dev.csv; {sts.FETCH}."
         )
-    return Suite(tuple(pairs), classified, (*graded_missing, *classified_missing), tuple(own))
+    return Suite(tuple(pairs), classified, (*graded_missing, *classified_missing), own)
 
 
 def judge(encode: Encode, suite: Suite, *, say: Callable[[str], None] = lambda line: None) -> Judgement:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from simcse_tf.config import TrainConfig
+from simcse_tf.evaluation.development import digits
 from simcse_tf.report import figures
 
 _CSS = """
@@ -108,7 +109,9 @@ def _scores(numbers: dict[str, Any]) -> str:
         for figure, value in a["figures"].items():
             # Of a threshold neither more nor less is better.
             if figure != "threshold":
-                rows.append(_change(name, a["labels"][figure], value, end["on"][name]["figures"][figure]))
+                label, after = a["labels"][figure], end["on"][name]["figures"][figure]
+                higher = "lower is better" not in label
+                rows.append(_change(name, label, value, after, digits=digits(label), higher_is_better=higher))
     for task, a in start["transfer"].items():
         rows.append(_change(task, "transfer, accuracy", a["accuracy"], end["transfer"][task]["accuracy"]))
     for key in ("alignment", "uniformity") if start["geometry"] else ():

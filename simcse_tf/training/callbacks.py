@@ -9,13 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 from rich.console import Console
 
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import geometry, sts
+from simcse_tf.evaluation import development_files, geometry, sts
 from simcse_tf.evaluation.development import DevelopmentSet, Figures, Graded
 from simcse_tf.formats.encoders import SentenceEncoder
 from simcse_tf.training import checkpoint
@@ -74,12 +75,16 @@ class DevelopmentCallback(keras.callbacks.Callback):
     exported encoder.
 
     Args:
-        *sets: Such as `open_development_set("pairs.csv")`.
+        *sets: At least one: from `open_development_set`, or what it takes; also graded pairs, such as from
+            `load_pairs`.
+
+    Raises:
+        UserError: As `open_development_set`; two sets of one name, whose figures would be logged as one.
     """
 
-    def __init__(self, *sets: DevelopmentSet):
+    def __init__(self, *sets: DevelopmentSet | sts.Pairs | Path | str):
         super().__init__()
-        self.sets = sets
+        self.sets = development_files.find(sets, setting="sets")
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is None:

@@ -152,7 +152,7 @@ class RunDirectory:
 
     def write_held_out(self, rows: Sequence[Sequence[str]]) -> None:
         """Keeps the rows that are held out of training."""
-        lines = (json.dumps(dict(zip(runs.HELD_OUT, row, strict=False)), ensure_ascii=False) for row in rows)
+        lines = (json.dumps(dict(zip(runs.VIEWS, row, strict=False)), ensure_ascii=False) for row in rows)
         write_whole(self.held_out, "".join(f"{line}\n" for line in lines))
 
     def log(self, step: int, **values: float) -> None:

@@ -183,7 +183,7 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
 
 def _about_held_out(held: HeldOut, run: RunDirectory) -> str:
     if held.problem:
-        return f"no part of the data is held out to judge the encoder by: {held.problem}"
+        return f"nothing was held out for evaluation: {held.problem}"
     return (
         f"{len(held.rows):,} of {held.total:,} rows are held out of training, to judge the encoder by. None of their "
         f"texts is in the others; they are in {run.held_out}"

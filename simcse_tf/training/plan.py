@@ -63,9 +63,7 @@ def plan(config: TrainConfig) -> Plan:
     held = None
     if development_files.HELD_OUT in config.dev:
         _check_can_hold_out(config, source)
-        held = held_out.hold_out(
-            source, seed=config.seed, skip_bad_rows=config.skip_bad_rows, batch_size=config.batch_size
-        )
+        held = held_out.hold_out(source, skip_bad_rows=config.skip_bad_rows, batch_size=config.batch_size)
         if held.problem and config.dev == (development_files.HELD_OUT,):
             raise UserError(
                 f"`dev` held-out: no part of `data` {config.data} can be held out: {held.problem}. Name another "

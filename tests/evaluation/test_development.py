@@ -12,7 +12,7 @@ from scipy import stats
 
 from simcse_tf import open_development_set
 from simcse_tf.errors import UserError
-from simcse_tf.evaluation import retrieval, sts, suite
+from simcse_tf.evaluation import pairs, retrieval, sts, suite
 from simcse_tf.evaluation.development import Graded, Labelled, Triplets, labelled_figures
 from simcse_tf.evaluation.development_files import find
 from simcse_tf.evaluation.retrieval import Retrieval, retrieval_figures
@@ -161,6 +161,14 @@ class TestFigures:
         assert (found.queries, found.documents) == (["a", "b"], ["x", "y"])
         assert found.relevant == [{0: 1.0, 1: 1.0}, {0: 1.0}]
 
+    def test_a_text_on_both_sides_is_no_answer_to_itself_unless_a_pair_says_so(self):
+        # The first two are the same pair in both directions.
+        found = Retrieval.from_pairs("mine", "here", [("a", "b"), ("b", "a"), ("c", "c"), ("c", "d")])
+        assert found.itself == {0: 1, 1: 0}
+        vectors = {"a": (1, 0), "b": (1, 0.1), "c": (0, 1), "d": (0.1, 1)}
+        figures = found.figures(lambda texts: np.array([vectors[text] for text in texts], float))
+        assert (figures["mrr@10"], figures["ndcg@10"]) == (100, pytest.approx(100))
+
     def test_an_encoder_that_gives_nan_is_named_with_the_set(self):
         with pytest.raises(UserError, match="mine: the encoder gave NaN"):
             Retrieval.from_pairs("mine", "here", [("a", "x"), ("b", "y")]).figures(
@@ -205,6 +213,22 @@ class TestKinds:
         assert find([str(path)], columns=("summary", "body"))[0].documents == ["b", "d"]
         with pytest.raises(UserError, match=r"a.jsonl:1: two or three columns of text.*summary, body.*`columns`"):
             open_development_set(path)
+
+    def test_columns_that_a_file_has_not_are_an_error_unless_they_are_those_of_training_data(self, write):
+        path = write("a.csv", "sentence1,sentence2\na,b\nc,d\n")
+        for read in (
+            lambda columns: open_development_set(path, columns=columns),
+            lambda columns: suite.load(on=path, columns=columns),
+        ):
+            with pytest.raises(UserError, match=r"a.csv:1: no column 'sentence3'. Did you mean 'sentence[12]'"):
+                read(("sentence1", "sentence3"))
+        other = write("b.jsonl", [{"sentence1": "a", "sentence3": "b"}, {"sentence1": "c", "sentence3": "d"}])
+        assert len(suite.load(on=[path, other], columns=("sentence1", "sentence3")).on) == 2
+        assert find([str(path)], columns=("sentence1", "sentence3"))[0].queries == ["a", "c"]
+
+    def test_a_kind_that_is_given_is_that_of_all_rows(self, write):
+        rows = [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d", "negative": "e", "score": 1}]
+        assert open_development_set(write("a.jsonl", rows), kind="retrieval").documents == ["b", "d"]
 
     def test_beirs_layout_is_read_as_it_is(self, beir):
         found = open_development_set(beir)
@@ -269,6 +293,25 @@ class TestSeveral:
         assert list(both.scores) == ["bundled"]
         assert dict(both.on[0][1]) == expected
 
+    def test_graded_pairs_and_a_single_path_are_taken_too(self, write):
+        path = write("docs.csv", "query,document\na,b\nc,d\n")
+        for one in (path, str(path), open_development_set(path)):
+            assert [each.name for each in suite.load(on=one).on] == ["docs"]
+        mine = pairs.read_pairs(write("graded.tsv", "score\tsentence1\tsentence2\n1\ta\tb\n5\tc\td\n"))
+        loaded = suite.load(on=[mine, path])
+        assert [(each.name, each.kind) for each in loaded.on] == [("graded", "graded"), ("docs", "retrieval")]
+        assert suite.load(on=mine).on[0].pairs is mine
+
+    @pytest.mark.parametrize("on", [5, [None], [b"docs.csv"]])
+    def test_what_is_no_set_is_named_with_its_type(self, on):
+        with pytest.raises(UserError, match=r"`on`: a (int|NoneType|bytes) is not a development set"):
+            suite.load(on=on)
+
+    def test_two_sets_of_one_name_are_refused_whatever_they_are_given_as(self, write):
+        path = write("docs.csv", "query,document\na,b\nc,d\n")
+        with pytest.raises(UserError, match="`on`: two development sets are called 'docs'"):
+            suite.load(on=[open_development_set(path), path])
+
 
 BAD = {
     "every grade is equal": ("a.csv", "x,y,score\n\na,b,3\nc,d,3.0\n", r"a.csv:3: the score of this and .* is 3"),
@@ -286,6 +329,15 @@ BAD = {
     "a grade that is no number": ("a.csv", "x,y,score\na,b,high\n", r"a.csv:2: 'score' is \"high\", expected a number"),
     "a grade that is NaN": ("a.csv", "x,y,score\na,b,nan\n", r"a.csv:2: 'score' is \"nan\""),
     "a grade that is null": ("a.jsonl", [{"text1": "a", "text2": "b", "score": None}], r"a.jsonl:1: 'score' is null"),
+    "a grade that no float holds": ("a.jsonl", [{"text1": "a", "text2": "b", "score": 10**400}], r"a.jsonl:1: 'score'"),
+    "an index column without a name": ("a.csv", ",x,y\n0,a,b\n", r"a.csv:1: which of its columns \(, x, y\)"),
+    "two columns of one name": ("a.csv", "x,x,score\na,b,1\n", r"a.csv:1: two columns are named 'x'"),
+    "two columns of grades": ("a.csv", "x,y,score,score\na,b,1,2\n", r"a.csv:1: two columns are named 'score'"),
+    "three columns that may be texts": (
+        "a.csv",
+        "id,x,y,score\n1,a,b,1\n",
+        r"a.csv:1: which two of the columns id, x, y are the texts\? Name them with `columns`",
+    ),
     "columns of two kinds": ("a.csv", "x,y,score,label\na,b,1,1\n", r"a.csv:1: mixed columns: .*x, y, score, label"),
     "a score beside triplets": (
         "a.csv",
@@ -295,7 +347,7 @@ BAD = {
     "rows of two kinds": (
         "a.jsonl",
         [{"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "b", "negative": "c"}],
-        r"a.jsonl:2: has 'negative', which the first row has not",
+        r"a.jsonl:2: has 'negative', which the first row does not have",
     ),
     "a row without a column": (
         "a.jsonl",
@@ -317,6 +369,16 @@ def test_it_is_named_with_file_and_line(write, name):
     file, content, message = BAD[name]
     with pytest.raises(UserError, match=message):
         open_development_set(write(file, content))
+
+
+def test_texts_are_not_guessed_and_not_read_twice_where_the_kind_is_given(write):
+    path = write("a.csv", "id,x,y,score\n1,a,b,1\n2,c,d,2\n")
+    with pytest.raises(UserError, match=r"a.csv:1: which two of the columns id, x, y are the texts"):
+        open_development_set(path, kind="graded")
+    for columns in (("x", "y"), ("x", "y", "score")):
+        assert open_development_set(path, columns=columns).pairs.b == ["b", "d"]
+    with pytest.raises(UserError, match=r"a.csv:1: the column 'x' is chosen twice"):
+        open_development_set(path, columns=("x", "x"))
 
 
 @pytest.mark.parametrize(
@@ -357,8 +419,15 @@ def test_a_directory_of_another_layout_and_unknown_names_say_what_was_expected(t
         open_development_set(tmp_path)
     with pytest.raises(UserError, match=r"`dev` bundeld: neither a file nor a known name. Did you mean 'bundled'"):
         find(["bundeld"])
+    with pytest.raises(UserError, match=r"`dev` heldout: neither .* Did you mean 'held-out'"):
+        find(["heldout"])
     with pytest.raises(UserError, match=r"nowhere.csv: No such file or directory"):
         find(["graded:nowhere.csv"])
+    with pytest.raises(UserError, match=r"xx.csv: File name too long"):
+        find(["x" * 300 + ".csv"])
+    (tmp_path / "qrels").mkdir()
+    with pytest.raises(UserError, match=r"xx.tsv: File name too long"):
+        open_development_set(tmp_path / "qrels" / f"{'x' * 300}.tsv")
     with pytest.raises(UserError, match="`kind` grade: unknown. Did you mean 'graded'"):
         open_development_set("x.csv", kind="grade")
 

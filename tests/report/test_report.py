@@ -13,6 +13,7 @@ import pytest
 from simcse_tf import evaluate, train
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
+from simcse_tf.evaluation.development import Graded
 from simcse_tf.report import figures, page
 from simcse_tf.report.report import write_report
 from tests.conftest import SENTENCES
@@ -208,7 +209,11 @@ def test_a_change_for_the_worse_is_marked_as_such(runs):
     report = numbers(runs / "unsup")
     report["before"]["scores"]["bundled"], report["after"]["scores"]["bundled"] = 40.0, 38.5
     report["before"]["geometry"]["alignment"], report["after"]["geometry"]["alignment"] = 0.4, 0.2
+    # Of a development set too.
+    for when, alignment in (("before", 0.5), ("after", 0.5042)):
+        report[when]["on"]["mine"] = {"labels": Graded.labels, "figures": {"spearman": 50, "alignment": alignment}}
     text = page.page(report)
+    assert "<td class='n worse'>+0.0042</td>" in text
     assert "<td class='n worse'>&minus;1.50</td>" in text
     assert "<td class='n better'>&minus;0.2000</td>" in text
 

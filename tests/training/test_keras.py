@@ -262,17 +262,22 @@ class TestCallbacks:
         assert logs["val_spearman"] == logs["val_spearman_with_head"] != logs["val_spearman_without_head"]
 
     def test_development_sets_of_any_kind_are_in_the_logs(self, make, pairs):
-        from simcse_tf.evaluation.development import Graded
         from simcse_tf.evaluation.retrieval import Retrieval
 
         model = make(head="train_only")
         search = Retrieval.from_pairs("search", "the test", list(zip(SENTENCES[:20], SENTENCES[20:40], strict=True)))
-        callback = DevelopmentCallback(search, Graded.of(pairs))
+        callback = DevelopmentCallback(search, pairs)
         logs = model.fit(SENTENCES, batch_size=8, verbose=0, callbacks=[callback]).history
         for name, value in search.figures(model.encoder.encode).items():
             assert logs[f"val_{name}"] == [pytest.approx(value)]
         assert logs["val_ndcg@10"] == logs["val_ndcg@10_without_head"]
         assert f"val_{pairs.name}/spearman" in logs
+
+    def test_sets_that_would_be_logged_as_one_and_what_is_no_set_are_refused_before_training(self, pairs):
+        with pytest.raises(UserError, match=f"two development sets are called '{pairs.name}'"):
+            DevelopmentCallback(pairs, pairs)
+        with pytest.raises(UserError, match="`sets`: a float is not a development set"):
+            DevelopmentCallback(0.5)
 
     def test_pairs_without_a_positive_are_refused_before_training(self, pairs):
         low = type(pairs)("low", pairs.a, pairs.b, pairs.gold * 0.2, pairs.subsets, "the test")
