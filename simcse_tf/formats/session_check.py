@@ -10,8 +10,12 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the parent may hold the GPU
 
-import tensorflow as tf
-import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
+# This file's folder, where modules have the names of packages that TensorFlow imports.
+_HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [path for path in sys.path if path != _HERE]
+
+import tensorflow as tf  # noqa: E402
+import tensorflow_text  # noqa: E402, F401  (registers the tokenizer's operations)
 
 
 def run(directory: str, texts: list[str]) -> dict[str, list]:
