@@ -274,7 +274,7 @@ def test_the_command_line_runs(tiny_preset, sentences_file, tmp_path):
     assert (tmp_path / "exported" / "1" / "saved_model.pb").is_file()
     assert result["saved_model"] == str(tmp_path / "exported" / "1")
     assert "<html" in (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert "step      2  bundled: dev" in done.stderr
+    assert "step      2  bundled: spearman" in done.stderr
 
 
 def test_help_and_complaints_come_without_tensorflow():
