@@ -31,6 +31,8 @@ from tokenizers import Tokenizer
 # Texts that a thread encodes in one go: enough to make nothing of the hand-over, few enough that all threads end
 # together.
 _CHUNK = 16
+# Threads that work on a text that is alone. More were not measured.
+_THREADS_OF_ONE = 2
 
 
 class Embedder:
@@ -38,8 +40,8 @@ class Embedder:
 
     Args:
         directory: Where the files are; by default where this one is.
-        threads: Most texts that are encoded at the same time; by default one per processor core. Each thread has its
-            own copy of the weights from its first text on.
+        threads: Most texts that are encoded at the same time; by default one per processor core. Each has its own copy
+            of the weights from its first text on, and so has a text that is encoded alone.
 
     Raises:
         ValueError: A file is missing or damaged, or the files are not of the same model.
@@ -62,18 +64,20 @@ class Embedder:
         self._threads = _cores() if threads is None else threads
         if self._threads < 1:
             raise ValueError(f"threads {threads}: must be at least 1.")
-        first = _Interpreter(self._model)
-        self.dim = first.dim
-        self._start(first)
+        alone = _Interpreter(self._model, min(_THREADS_OF_ONE, self._threads))
+        self.dim = alone.dim
+        self._start(alone)
 
-    def _start(self, first: _Interpreter | None) -> None:
+    def _start(self, alone: _Interpreter | None) -> None:
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(self._threads)
-        # An interpreter, or None for one that has not been made yet; the last one used is the first to be used again.
+        # Interpreters, or None for one that has not been made yet; the last one used is the first to be used again. One
+        # that works on several cores, for a text that is alone; of several texts each core has its own.
+        self._alone: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
         self._idle: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
-        for _ in range(self._threads - 1):
+        self._alone.put(alone)
+        for _ in range(self._threads):
             self._idle.put(None)
-        self._idle.put(first)
 
     def encode(self, texts: str | Sequence[str]) -> np.ndarray:
         """Encodes texts; what a text becomes does not depend on the others.
@@ -100,13 +104,17 @@ class Embedder:
         size = min(_CHUNK, -(-len(ids) // self._threads)) or 1
 
         def encode_rows(rows: list[int]) -> None:
-            with self._interpreter() as interpreter:
+            with self._interpreter(self._idle, 1) as interpreter:
                 for i in rows:
                     vectors[i] = interpreter(ids[i])
 
         blocks = [order[start : start + size] for start in range(0, len(ids), size)]
-        if len(blocks) == 1:
-            encode_rows(blocks[0])
+        if len(ids) == 1:
+            try:
+                with self._interpreter(self._alone, _THREADS_OF_ONE, wait=False) as interpreter:
+                    vectors[0] = interpreter(ids[0])
+            except queue.Empty:  # another thread has it
+                encode_rows(order)
         else:
             for _ in self._pool.map(encode_rows, blocks):
                 pass
@@ -119,28 +127,31 @@ class Embedder:
                 raise TypeError(f"text {i} is of type {type(text).__name__}, not a string: {text!r:.80}")
         # A lone surrogate is a character that UTF-8 has no bytes for, and the cut may be within a character.
         texts = [text.encode("utf-8", "replace")[: self._bytes_read].decode("utf-8", "replace") for text in texts]
+        if len(texts) == 1:
+            # Without the library's own threads, which would go on looking for work while the model wants the cores.
+            return [self._tokenizer.encode(texts[0]).ids]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
 
     @contextmanager
-    def _interpreter(self) -> Iterator[_Interpreter]:
-        interpreter = self._idle.get()
+    def _interpreter(self, idle: queue.LifoQueue, threads: int, *, wait: bool = True) -> Iterator[_Interpreter]:
+        interpreter = idle.get(wait)
         try:
             if interpreter is None:
                 if _identity(self._model) != self._written:
                     raise ValueError(f"{self._model}: was replaced after it was loaded. Make a new Embedder.")
-                interpreter = _Interpreter(self._model)
+                interpreter = _Interpreter(self._model, min(threads, self._threads))
             yield interpreter
         finally:
-            self._idle.put(interpreter)
+            idle.put(interpreter)
 
 
 class _Interpreter:
-    """The model for one text at a time, and one thread: another thread inside it makes it no faster."""
+    """The model for one text at a time, computed by so many threads."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, threads: int):
         try:
             with _suppress_info():
-                self._model = Interpreter(str(path), num_threads=1)
+                self._model = Interpreter(str(path), num_threads=threads)
                 self._model.allocate_tensors()
             signature = self._model.get_signature_runner("serving_default")
             self._ids, self._mask = (signature.get_input_details()[name]["index"] for name in ("ids", "mask"))
