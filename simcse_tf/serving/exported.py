@@ -23,8 +23,9 @@ def is_exported(path: Path) -> bool:
 
 
 def is_litert(path: Path) -> bool:
-    """Whether `path` is a LiteRT model, though one of its files may be missing."""
-    return sum((path / name).is_file() for name in (MODEL_FILE, EMBEDDER.name, ENCODER_FILE)) > 1
+    """Whether `path` is a LiteRT model, though one of its files may be missing or it may be for MediaPipe alone."""
+    files = (MODEL_FILE, EMBEDDER.name, ENCODER_FILE)
+    return sum((path / name).is_file() for name in files) > 1 or is_mediapipe(path)
 
 
 def is_mediapipe(path: Path) -> bool:
