@@ -47,7 +47,8 @@ json.dump(vectors.astype(float).tolist(), sys.stdout)
 class Quality(NamedTuple):
     """What an exported model is against the live one."""
 
-    # Of the cosines between both vectors of a text.
+    # How many texts were compared, and the smallest cosine between both vectors of one.
+    texts: int
     smallest_cosine: float
     # Of the bundled pairs, times 100.
     spearman: float
@@ -178,7 +179,7 @@ def check(encoder: Encoder, program: str, path: Path, texts: Sequence[str], quan
         correlation: Any = stats.spearmanr(np.sum(a_and_b[0] * a_and_b[1], axis=1), gold)
         return float(correlation.statistic) * 100
 
-    quality = Quality(float(cosines.min()), spearman(exported), spearman(live))
+    quality = Quality(len(texts), float(cosines.min()), spearman(exported), spearman(live))
     loss = abs(quality.spearman - quality.live_spearman)
     smallest = SMALLEST_COSINE[quantize]
     # Written so that a NaN fails.
@@ -201,7 +202,6 @@ def _bundled_pairs() -> tuple[list[float], list[str], list[str]]:
 
 
 def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list[str]:
-    megabytes = {name: (directory / name).stat().st_size / 1e6 for name in (MODEL_FILE, TOKENIZER_FILE)}
     return [
         "## Use",
         "",
@@ -212,6 +212,13 @@ def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list
         "",
         "TensorFlow is not needed. `simcse_tf` takes this directory wherever it takes a SavedModel.",
         "",
+        *files_section([directory / MODEL_FILE, directory / TOKENIZER_FILE], quantize, quality, "of this directory"),
+    ]
+
+
+def files_section(files: Sequence[Path], quantize: Quantize, quality: Quality, where: str) -> list[str]:
+    """The model card's lines on the files' sizes and on what the export has cost; `where` is the exported model."""
+    return [
         "## Files",
         "",
         *card.table(
@@ -219,10 +226,13 @@ def _card_section(directory: Path, quantize: Quantize, quality: Quality) -> list
             "value",
             [
                 ("weights", card.WEIGHTS[quantize]),
-                *((f"`{name}`", f"{size:.1f} MB") for name, size in megabytes.items()),
+                *((f"`{file.name}`", f"{file.stat().st_size / 1e6:.1f} MB") for file in files),
                 ("Spearman x 100 on the bundled pairs, before export", f"{quality.live_spearman:.2f}"),
-                ("the same, of this directory", f"{quality.spearman:.2f}"),
-                ("smallest cosine to the encoder before export, 21 texts", f"{quality.smallest_cosine:.4f}"),
+                (f"the same, {where}", f"{quality.spearman:.2f}"),
+                (
+                    f"smallest cosine to the encoder before export, {quality.texts} texts",
+                    f"{quality.smallest_cosine:.4f}",
+                ),
             ],
         ),
         "",

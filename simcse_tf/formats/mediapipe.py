@@ -127,7 +127,7 @@ def export(encoder: Encoder, directory: Path, *, source: str = "", quantize: Qua
         # Others are split otherwise, and mediapipe for Python ends a text at a NUL.
         texts = [text for text in check_texts() if text.isascii() and "\x00" not in text]
         quality = litert.check(encoder, _RUN, new / MODEL_FILE, texts, quantize)
-        section = _card_section(encoder, new / MODEL_FILE, quantize, quality, len(texts))
+        section = _card_section(encoder, new / MODEL_FILE, quantize, quality)
         packages = ("tensorflow", "keras", "keras-hub", "mediapipe")
         card.write(encoder, new, name=directory.name, source=source, section=section, packages=packages)
     return directory
@@ -206,7 +206,9 @@ def _metadata(inputs: list[str]) -> bytearray:
     return builder.Output()
 
 
-def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Quality, texts: int) -> list[str]:
+def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Quality) -> list[str]:
+    from simcse_tf.formats import litert
+
     if encoder.tokenizer.strip_accents:
         prepare = "bring it into form NFKD, remove its marks (`\\p{Mn}`), compose it (NFC), lowercase it,"
     else:
@@ -234,18 +236,5 @@ def _card_section(encoder: Encoder, file: Path, quantize: Quantize, quality: Qua
         f"A text is cut off after {encoder.max_length} tokens, as before export. The model does that: MediaPipe hands",
         "over all tokens.",
         "",
-        "## Files",
-        "",
-        *card.table(
-            "property",
-            "value",
-            [
-                ("weights", card.WEIGHTS[quantize]),
-                (f"`{file.name}`", f"{file.stat().st_size / 1e6:.1f} MB"),
-                ("Spearman x 100 on the bundled pairs, before export", f"{quality.live_spearman:.2f}"),
-                ("the same, in MediaPipe", f"{quality.spearman:.2f}"),
-                (f"smallest cosine to the encoder before export, {texts} texts", f"{quality.smallest_cosine:.4f}"),
-            ],
-        ),
-        "",
+        *litert.files_section([file], quantize, quality, "in MediaPipe"),
     ]

@@ -45,7 +45,6 @@ _LOADED = (ENCODER_FILE, f"runtime/{_WASM}.wasm", TOKENIZER_FILE, MODEL_FILE)
 # Seconds. npm itself waits minutes for a registry that does not answer.
 _NPM_TIMEOUT = 300
 _NPM_HELP = "They are needed once: is there a network, and does npm reach its registry?"
-_STORED: dict[Quantize, str] = {"none": "float32", "float16": "float16", "int8": "int8"}
 _CARD_SECTION = [
     "## In the browser",
     "",
@@ -151,7 +150,8 @@ def write_page(directory: Path, packages: Path, *, name: str, quantize: Quantize
     runtime_script.write_text(code.replace(_IMPORTED, _IMPORTED_AS), "utf-8")
     _write_licences(directory / "LICENSES.txt", packages)
     sizes = {file: (directory / file).stat().st_size for file in _LOADED}
-    write_json(directory / "page.json", {"name": f"{name} ({_STORED[quantize]})", "bytes": sizes})
+    stored = "float32" if quantize == "none" else quantize
+    write_json(directory / "page.json", {"name": f"{name} ({stored})", "bytes": sizes})
 
 
 def _write_licences(to: Path, packages: Path) -> None:

@@ -41,7 +41,7 @@ class Embedder:
     Args:
         directory: Where the files are; by default where this one is.
         threads: Most texts that are encoded at the same time; by default one per processor core. Each has its own copy
-            of the weights from its first text on, and so has a text that is encoded alone.
+            of the weights from its first text on, and so has a text that is encoded alone (with 1 there is one copy).
 
     Raises:
         ValueError: A file is missing or damaged, or the files are not of the same model.
@@ -76,8 +76,12 @@ class Embedder:
         self._alone: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
         self._idle: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
         self._alone.put(alone)
-        for _ in range(self._threads):
-            self._idle.put(None)
+        if self._threads == 1:
+            # One interpreter, and one copy of the weights, for both.
+            self._idle = self._alone
+        else:
+            for _ in range(self._threads):
+                self._idle.put(None)
 
     def encode(self, texts: str | Sequence[str]) -> np.ndarray:
         """Encodes texts; what a text becomes does not depend on the others.

@@ -257,7 +257,6 @@ class _Service:
         return given
 
     async def _encode(self, request: Request, texts: list[str], *, param: str | None = None) -> np.ndarray:
-        self._check_count(len(texts), param=param)
         longest = max(map(len, texts), default=0)
         if longest > self._limits.characters:
             message = f"A text of {longest} characters; this server takes at most {self._limits.characters}."

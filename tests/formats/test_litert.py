@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks import tiny
 from simcse_tf import loading
@@ -93,6 +94,15 @@ def test_the_directory_has_these_files_and_no_others(litert):
 def test_no_directory_need_be_writable(litert, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", Path("/nowhere/file").open)
     assert Embedder(litert, threads=1).encode("a dog").shape == (16,)
+
+
+def test_one_thread_has_one_copy_of_the_weights(litert, monkeypatch):
+    made = []
+    right = Interpreter.__init__
+    monkeypatch.setattr(Interpreter, "__init__", lambda self, *a, **k: (made.append(self), right(self, *a, **k))[1])
+    embedder = Embedder(litert, threads=1)
+    np.testing.assert_allclose(embedder.encode(SENTENCES)[0], embedder.encode(SENTENCES[0]), atol=1e-6)
+    assert len(made) == 1
 
 
 def test_threads_share_it(litert):
