@@ -64,18 +64,17 @@ class Embedder:
         self._threads = _cores() if threads is None else threads
         if self._threads < 1:
             raise ValueError(f"threads {threads}: must be at least 1.")
-        alone = _Interpreter(self._model, min(_THREADS_OF_ONE, self._threads))
-        self.dim = alone.dim
-        self._start(alone)
+        self.dim: int = about["dim"]
+        self._start()
 
-    def _start(self, alone: _Interpreter | None) -> None:
+    def _start(self) -> None:
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(self._threads)
         # Interpreters, or None for one that has not been made yet; the last one used is the first to be used again. One
         # that works on several cores, for a text that is alone; of several texts each core has its own.
         self._alone: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
         self._idle: queue.LifoQueue[_Interpreter | None] = queue.LifoQueue()
-        self._alone.put(alone)
+        self._alone.put(None)
         if self._threads == 1:
             # One interpreter, and one copy of the weights, for both.
             self._idle = self._alone
@@ -94,13 +93,13 @@ class Embedder:
 
         Raises:
             TypeError: A text is not a string.
-            ValueError: The files were replaced since they were loaded.
+            ValueError: The files were replaced since they were loaded, or this version of LiteRT cannot load the model.
         """
         if isinstance(texts, str):
             return self.encode([texts])[0]
         if self._process != os.getpid():
             # The threads and locks of the process that this one was forked from are not here.
-            self._start(None)
+            self._start()
         ids = self.token_ids(list(texts))
         vectors = np.empty((len(ids), self.dim), "float32")
         # In order of length: an interpreter prepares itself anew for every length.
@@ -159,8 +158,7 @@ class _Interpreter:
                 self._model.allocate_tensors()
             signature = self._model.get_signature_runner("serving_default")
             self._ids, self._mask = (signature.get_input_details()[name]["index"] for name in ("ids", "mask"))
-            embedding = signature.get_output_details()["embedding"]
-            self._embedding, self.dim = embedding["index"], int(embedding["shape"][-1])
+            self._embedding = signature.get_output_details()["embedding"]["index"]
         except (ValueError, RuntimeError, KeyError) as e:
             raise ValueError(f"{path}: cannot be loaded ({e}). Export the model again.") from e
         self._length = 0
@@ -210,7 +208,7 @@ def _read(directory: Path) -> dict:
     file = directory / "encoder.json"
     try:
         about = json.loads(file.read_text("utf-8"))
-        checksums = dict(about["sha256"])
+        about["dim"], checksums = int(about["dim"]), dict(about["sha256"])
     except FileNotFoundError:
         raise ValueError(f"{file}: no such file. Copy the whole directory of the exported model.") from None
     except (OSError, ValueError, KeyError, TypeError) as e:

@@ -208,6 +208,7 @@ class TestDamage:
 
     def test_a_model_that_is_replaced_while_it_is_in_use_is_not_mixed_with_the_old_one(self, copy):
         embedder = Embedder(copy, threads=2)
+        embedder.encode("a dog")
         (copy / "model.tflite").write_bytes((copy / "model.tflite").read_bytes())
         assert embedder.encode("a dog").shape == (16,)
         # Several texts have other interpreters, which are made now.
