@@ -47,6 +47,8 @@ class HeldOut:
 def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut:
     """Chooses groups of rows at random, of equal data always the same, until a tenth of the rows or 1,000 are held out.
 
+    Where a source draws, stored rows are chosen, and what is drawn of them once is kept.
+
     Args:
         source: Pairs or triplets that can be read without TensorFlow.
         skip_bad_rows: Leave out rows that cannot be used.
@@ -57,7 +59,7 @@ def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut
     """
     groups = _Groups()
     on_bad = (lambda message: None) if skip_bad_rows else None
-    for row in itertools.islice(source.rows(on_bad), _LONGEST + 1):
+    for row in itertools.islice(source.stored(on_bad), _LONGEST + 1):
         groups.add(row)
     total = len(groups.parents)
     if total > _LONGEST:
@@ -87,8 +89,9 @@ def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut
                 yield row
             place += 1
 
-    held = [row for place, row in enumerate(source.rows(on_bad)) if place in chosen]
-    return HeldOut(dataclasses.replace(source, read=read, survey=None), held, total)
+    held = (row for place, row in enumerate(source.stored(on_bad)) if place in chosen)
+    drawn = held if source.draw is None else source.draw(held, _SEED, 0)
+    return HeldOut(dataclasses.replace(source, read=read, survey=None), list(drawn), total)
 
 
 class _Groups:

@@ -48,7 +48,7 @@ class Feed:
     Args:
         source: Where the rows come from.
         batch_size: Rows per batch.
-        seed: Decides the order of the rows, with the epoch.
+        seed: Decides the order of the rows with the epoch, and what the source draws.
         shuffle_buffer: Rows held for shuffling.
         skip_bad_rows: Leave out rows that cannot be used instead of raising.
         start_step: Batches to leave out at the beginning (they are read, not tokenised).
@@ -83,7 +83,8 @@ class Feed:
     def _batches(self) -> Iterator[np.ndarray]:
         skip = self._start_step
         for epoch in count():
-            rows = shuffled(self._source.rows(self._on_bad), buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch)
+            rows = self._source.rows(self._on_bad, seed=self._seed, epoch=epoch)
+            rows = shuffled(rows, buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch)
             # Rows that were trained on before are drawn again, since they decide the order of the others, but no more.
             skipped = sum(1 for _ in islice(rows, skip * self._batch_size)) // self._batch_size
             skip -= skipped

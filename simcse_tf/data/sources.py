@@ -45,6 +45,8 @@ class Source:
         columns: What the rows are read from, where the source has columns.
         needs_tensorflow: Reading imports TensorFlow.
         survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
+        draw: Makes the rows of an epoch of the stored ones, where they differ from epoch to epoch: as many in each,
+            decided by the seed and the epoch alone.
     """
 
     name: str
@@ -53,9 +55,24 @@ class Source:
     columns: tuple[str, ...] = ()
     needs_tensorflow: bool = False
     survey: Callable[[], tuple[int, str] | None] | None = None
+    draw: Callable[[Iterator[Row], int, int], Iterator[Row]] | None = None
 
-    def rows(self, on_bad: Callable[[str], None] | None = None) -> Iterator[Row]:
-        """Streams the rows; every string is valid Unicode, stripped and not empty.
+    def rows(self, on_bad: Callable[[str], None] | None = None, *, seed: int = 0, epoch: int = 0) -> Iterator[Row]:
+        """Streams the rows of an epoch; every string is valid Unicode, stripped and not empty.
+
+        Args:
+            on_bad: As for `stored`.
+            seed: Decides with `epoch` what is drawn, where the source draws.
+            epoch: From 0.
+
+        Raises:
+            UserError: As `stored`.
+        """
+        stored = self.stored(on_bad)
+        return stored if self.draw is None else self.draw(stored, seed, epoch)
+
+    def stored(self, on_bad: Callable[[str], None] | None = None) -> Iterator[Row]:
+        """Streams what the rows of every epoch are made of: they themselves, unless the source draws.
 
         Args:
             on_bad: Called with a message for every row that cannot be used, which is then left out. Without it such
@@ -88,7 +105,7 @@ class Scan:
     """What `scan` has seen.
 
     Attributes:
-        rows: Good rows.
+        rows: Good rows; as many are drawn in each epoch.
         bad: Rows left out.
         complete: The end was reached, hence `rows` is all there is.
         first_bad: The message about the first row left out.
@@ -103,7 +120,7 @@ class Scan:
 
 
 def scan(source: Source, *, at_most: int | None = None, skip_bad_rows: bool = False) -> Scan:
-    """Reads and checks rows, and counts them. Imports TensorFlow where the source needs it.
+    """Reads and checks the stored rows, and counts them. Imports TensorFlow where the source needs it.
 
     Args:
         source: What to read.
@@ -124,7 +141,7 @@ def scan(source: Source, *, at_most: int | None = None, skip_bad_rows: bool = Fa
         first_bad = first_bad or message
 
     digest = hashlib.blake2b(digest_size=16)
-    read = itertools.islice(source.rows(note if skip_bad_rows else None), at_most)
+    read = itertools.islice(source.stored(note if skip_bad_rows else None), at_most)
     # In blocks: hashing every row by itself would take longer than reading it.
     while block := list(itertools.islice(read, 1024)):
         rows += len(block)
