@@ -80,9 +80,15 @@ class TrainConfig:
     # --- Data ---
 
     # 'bundled', a .txt/.csv/.tsv/.jsonl file (also .gz), 'tfds:NAME:SPLIT:FIELD[,FIELD...]', 'tfds:snli+multi_nli',
-    # 'wiki1m' or 'nli_for_simcse'.
+    # 'wiki1m' or 'nli_for_simcse'; or documents, of which two crops are a pair: a folder of .txt/.md files, or
+    # 'documents:FILE' for a file with one on each line or row.
     data: str = "bundled"
-    # Names of the 1, 2 or 3 text columns of a table or of JSON lines: anchor, positive, hard negative.
+    # Consecutive sentences in each of the two crops of a document. Two sentences are about 50 tokens: see --max-length.
+    crop_sentences: int = 2
+    # Sentences that the two crops of a document may have in common: 0, or up to one fewer than in a crop.
+    crop_overlap: int = 1
+    # Names of the 1, 2 or 3 text columns of a table or of JSON lines: anchor, positive, hard negative. Of documents
+    # one.
     columns: tuple[str, ...] = ()
     # Skip and count rows that cannot be used instead of stopping at the first.
     skip_bad_rows: bool = False
@@ -183,6 +189,7 @@ class TrainConfig:
             check_choice(field, getattr(self, field), valid)
         for field in ("batch_size", "eval_every", "epochs", "shuffle_buffer"):
             check_range(field, getattr(self, field), low=1)
+        check_crops(self.crop_sentences, self.crop_overlap)
         check_max_length(self.max_length)
         for field in ("max_steps", "save_every"):
             if getattr(self, field) is not None:
@@ -276,6 +283,16 @@ def check_max_length(max_length: int) -> None:
         UserError: It does not.
     """
     check_range("max_length", max_length, low=3, why="[CLS], [SEP] and at least one token")
+
+
+def check_crops(sentences: int, overlap: int) -> None:
+    """Checks that two crops of so many sentences can have so many in common.
+
+    Raises:
+        UserError: They cannot.
+    """
+    check_range("crop_sentences", sentences, low=1)
+    check_range("crop_overlap", overlap, low=0, high=sentences - 1, why=f"fewer than `crop_sentences` {sentences}")
 
 
 _CHOICES = {

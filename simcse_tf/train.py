@@ -16,7 +16,7 @@ from rich.table import Table
 
 from simcse_tf import cli, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
-from simcse_tf.data import sources
+from simcse_tf.data import documents, sources
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation.development import digits
 from simcse_tf.evaluation.development_files import BUNDLED, HELD_OUT
@@ -193,9 +193,9 @@ def _given(arguments: Sequence[str], flag: str) -> bool:
 
 
 def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
-    """With a file of pairs or triplets, a part of them is the development set; the bundled pairs stand beside it."""
+    """Of pairs, triplets or documents in files a part is the development set; the bundled pairs stand beside it."""
     # As in `open_source`, a file wins over a name.
-    if not os.path.isfile(config.data):
+    if not os.path.exists(config.data.removeprefix(documents.PREFIX)):
         return config
     # A run that was started without, as version 0.1.0 started all of them, continues without.
     run = config.output_dir

@@ -1,7 +1,7 @@
 """A part of the training rows that is held out of training, so that it can be judged by texts that it never saw.
 
 Rows that share a text, ignoring case and spacing, belong to one group, and so do all that are connected through others;
-a group is held out whole or not at all.
+a group is held out whole or not at all. The parts of a document are a group: each carries the document's number.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut
             chosen.update(members[place])
             groups_chosen += 1
     if groups_chosen < _FEWEST:
-        return HeldOut(source, [], total, "too many rows are connected by texts that they share")
+        return HeldOut(source, [], total, "too many rows are connected by texts that they share, or of one document")
 
     def read(reject: Reject) -> Rows:
         rows, place = source.read(reject), 0

@@ -46,8 +46,8 @@ class Format:
     """How one kind of file is read. `simcse_tf.data.sources.FORMATS` lists them by suffix.
 
     Attributes:
-        rows: Yields the rows of a file, their texts at the given columns. Where there are columns, a `check` as fourth
-            argument says what to make of the cells; by default `checked`.
+        rows: Yields the rows of a file, their texts at the given columns. A `check` as fourth argument says what to
+            make of the cells; by default `checked`.
         columns: The names of a file's columns; None where a row is one text.
         takes_all: Whether the columns of a file that has no more than 3 are all text, unless they have known names.
         survey: A faster way to count and fingerprint all rows, if there is one. It returns None where a row is bad,
@@ -106,7 +106,7 @@ def decode(raw: bytes) -> str:
         BadTextError: They are not UTF-8, or as many as `lines` cuts a line to.
     """
     if len(raw) >= LONGEST:
-        raise BadTextError(f"longer than {LONGEST - 1:,} bytes (is this one sentence?)")
+        raise BadTextError(f"longer than {LONGEST - 1:,} bytes (is this one text?)")
     try:
         return raw.decode()
     except UnicodeDecodeError as e:

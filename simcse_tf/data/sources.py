@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from stat import S_ISREG
 
-from simcse_tf.data import json_lines, tables, text, tfds
+from simcse_tf.data import documents, json_lines, tables, text, tfds
 from simcse_tf.data.published import PUBLISHED, fetch
 from simcse_tf.data.rows import Format, Reject, Row, Rows, lines, suffix
 from simcse_tf.errors import UserError, did_you_mean
@@ -47,6 +47,7 @@ class Source:
         survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
         draw: Makes the rows of an epoch of the stored ones, where they differ from epoch to epoch: as many in each,
             decided by the seed and the epoch alone.
+        note: What people should know of it before it is read.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Source:
     needs_tensorflow: bool = False
     survey: Callable[[], tuple[int, str] | None] | None = None
     draw: Callable[[Iterator[Row], int, int], Iterator[Row]] | None = None
+    note: str = ""
 
     def rows(self, on_bad: Callable[[str], None] | None = None, *, seed: int = 0, epoch: int = 0) -> Iterator[Row]:
         """Streams the rows of an epoch; every string is valid Unicode, stripped and not empty.
@@ -149,19 +151,29 @@ def scan(source: Source, *, at_most: int | None = None, skip_bad_rows: bool = Fa
     return Scan(rows, bad, at_most is None or rows < at_most, first_bad, digest.hexdigest())
 
 
-def open_source(spec: str, *, columns: tuple[str, ...] = (), tfds_dir: Path | None = None) -> Source:
+def open_source(
+    spec: str,
+    *,
+    columns: tuple[str, ...] = (),
+    tfds_dir: Path | None = None,
+    crop_sentences: int = 2,
+    crop_overlap: int = 1,
+) -> Source:
     """Finds out what `spec` is and checks what can be checked in milliseconds. A file wins over a name.
 
     Args:
         spec: `bundled`, `bundled:triplets`, `wiki1m`, `nli_for_simcse`, `tfds:NAME:SPLIT:FIELD[,FIELD...]`,
-            `tfds:snli+multi_nli`, or the path of a .txt, .csv, .tsv or .jsonl file, also with .gz.
+            `tfds:snli+multi_nli`, or the path of a .txt, .csv, .tsv or .jsonl file, also with .gz; documents:
+            `documents:FILE`, one a line or row of such a file, or a folder of .txt and .md files.
         columns: Text columns of a table or keys of JSON lines, in the order of the views. If not given: those of
-            `KNOWN_COLUMNS` that are there, else the columns of a table that has no more than 3.
+            `KNOWN_COLUMNS` that are there, else the columns of a table that has no more than 3. Of documents one.
         tfds_dir: Where TensorFlow Datasets keeps its data.
+        crop_sentences: Sentences of a crop. Two crops of a document are a row.
+        crop_overlap: Sentences that the two may have in common, fewer than `crop_sentences`.
 
     Raises:
         UserError: Unknown name, no such file, unknown suffix or column, columns for a source that has none, an empty
-            or unreadable file.
+            or unreadable file, a folder without documents.
     """
     if len(columns) > 3:
         raise UserError(f"`columns` takes at most 3 names (anchor, positive, hard negative), not {len(columns)}.")
@@ -178,11 +190,19 @@ def open_source(spec: str, *, columns: tuple[str, ...] = (), tfds_dir: Path | No
         _choose(spec, None, columns)
         views, read = tfds.find(spec, tfds_dir)
         return Source(spec, views, read, needs_tensorflow=True)
-    path = Path(spec)
+    crops = documents.Crops(crop_sentences, crop_overlap)
+    path = Path(spec.removeprefix(documents.PREFIX))
+    if os.path.isdir(spec.removeprefix(documents.PREFIX)):
+        _choose(spec, None, columns)
+        read = partial(documents.folder_rows, path, crops)
+        return Source(spec, 2, read, draw=crops.draw, note=documents.survey(path))
+    if spec.startswith(documents.PREFIX):
+        return _open_documents(spec, path, columns, crops)
     if path.name == spec and not path.suffix and not os.path.exists(spec):
         raise UserError(
             f"`data` {spec}: neither a file nor a known name. {did_you_mean(spec, _NAMES)} "
-            f"Or the path of a {', '.join(FORMATS)} file, also with .gz; or tfds:NAME:SPLIT:FIELD[,FIELD...]."
+            f"Or the path of a {', '.join(FORMATS)} file, also with .gz, or of a folder of documents; or "
+            "tfds:NAME:SPLIT:FIELD[,FIELD...]."
         )
     return _open_file(spec, path, columns)
 
@@ -218,6 +238,19 @@ def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
     chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
     survey = partial(kind.survey, path) if kind.survey else None
     return Source(spec, len(chosen) or 1, partial(kind.rows, path, chosen), chosen, survey=survey)
+
+
+def _open_documents(spec: str, path: Path, columns: tuple[str, ...], crops: documents.Crops) -> Source:
+    kind = file_format(path, otherwise=f"`data` {documents.PREFIX}FILE takes a file with a document on each line.")
+    names = kind.columns(path) if kind.columns else None
+    chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
+    if names is not None and len(chosen) != 1:
+        raise UserError(_which(spec, names, "1"))
+
+    def read(reject: Reject) -> Rows:
+        return documents.stored(kind.rows(path, chosen, reject, crops.check))
+
+    return Source(spec, 2, read, chosen, draw=crops.draw)
 
 
 def _choose(

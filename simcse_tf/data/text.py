@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from simcse_tf.data.rows import MARK, BadTextError, Format, Reject, Row, Rows, decode, lines, readable, reading
+from simcse_tf.data.rows import MARK, BadTextError, Check, Format, Reject, Row, Rows, decode, lines, readable, reading
 
 # Bytes. A line that spans two blocks is still far shorter than what `lines` cuts at.
 _BLOCK = 1 << 14
 
 
-def rows(path: Path, columns: Row, reject: Reject) -> Rows:
-    """One sentence a line, `(sentence,)`; blank lines are skipped. There are no columns.
+def rows(path: Path, columns: Row, reject: Reject, check: Check | None = None) -> Rows:
+    """One sentence a line, `(sentence,)`, or what a `check` makes of it; blank lines are skipped. There are no columns.
 
     Raises:
         UserError: The file cannot be read or decompressed.
@@ -21,11 +21,13 @@ def rows(path: Path, columns: Row, reject: Reject) -> Rows:
     for number, raw in enumerate(lines(path), 1):
         try:
             text = decode(raw).strip()
+            if not text:
+                continue
+            row = (text,) if check is None else check((text,), ("text",))
         except BadTextError as e:
             reject(f"{path}:{number}", str(e), readable(raw))
             continue
-        if text:
-            yield (text,)
+        yield row
     return f"{number} lines, {{bad}} bad, all others blank"
 
 

@@ -152,6 +152,8 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         console=console,
     )
     columns = f" (columns {', '.join(plan.source.columns)})" if plan.source.columns else ""
+    if plan.source.note:
+        console.print(f"{config.data}: {plan.source.note}", markup=False)
     if plan.held_out is not None:
         console.print(_about_held_out(plan.held_out, run))
     for each in about:

@@ -58,8 +58,15 @@ def plan(config: TrainConfig) -> Plan:
     if uses_directory:
         run.check(config)
     origin = presets.locate(config.preset)
-    source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
+    source = sources.open_source(
+        config.data,
+        columns=config.columns,
+        tfds_dir=config.tfds_dir,
+        crop_sentences=config.crop_sentences,
+        crop_overlap=config.crop_overlap,
+    )
     _check_objective(config, source)
+    _check_crops(config, source)
     held = None
     if development_files.HELD_OUT in config.dev:
         _check_can_hold_out(config, source)
@@ -175,3 +182,12 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
             f"`hard_negative_weight` {config.hard_negative_weight:g}: `data` {config.data} {has}. Omit it, or use data "
             "such as bundled:triplets, nli_for_simcse or tfds:snli+multi_nli."
         )
+
+
+def _check_crops(config: TrainConfig, source: sources.Source) -> None:
+    for field in ("crop_sentences", "crop_overlap"):
+        if source.draw is None and getattr(config, field) != getattr(TrainConfig, field):
+            raise UserError(
+                f"`{field}` {getattr(config, field)}: crops are taken of documents, which `data` {config.data} is not. "
+                f"Name a folder of .txt and .md files, or documents:FILE for a file with one on each line."
+            )
