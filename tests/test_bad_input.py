@@ -44,6 +44,21 @@ BAD = {
         ["--data", "x.txt", "--skip-bad-rows"],
         r"1 usable rows \(1 bad ones skipped\), fewer than one batch",
     ),
+    "a document too short for two crops": (
+        {"docs/1.txt": b"One. Two. Three.", "docs/2.md": b"# One"},
+        ["--data", "docs"],
+        r"docs/2.md:1: a document of 1 sentence, .* --crop-sentences 2 with --crop-overlap 1 takes 3.*--skip-bad-rows",
+    ),
+    "a folder without documents": (
+        {"docs/1.pdf": b"x"},
+        ["--data", "docs"],
+        r"docs: no .txt or .md file in this folder or below it .*, but others: 1 .pdf",
+    ),
+    "crops that overlap whole": (
+        {},
+        ["--crop-sentences", "1"],
+        r"--crop-overlap 1: must be at least 0 and at most 0 \(fewer than --crop-sentences 1\)",
+    ),
     "a missing file": ({}, ["--data", "x.txt"], r"x.txt: No such file or directory"),
     "an unknown source": ({}, ["--data", "wiki1"], r"Did you mean 'wiki1m'\?"),
     "an unknown column": (

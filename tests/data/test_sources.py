@@ -298,7 +298,7 @@ def test_what_is_no_text_file_is_refused(write):
     )
     assert complaint("data.json") == "data.json: the suffix '.json' is unknown. Did you mean '.jsonl'?"
     assert complaint("bare").startswith("bare: the suffix '' is unknown.")
-    assert complaint("folder.txt").startswith("folder.txt: not a regular file.")
+    assert complaint("folder.txt").startswith("folder.txt: no .txt or .md file in this folder")
     assert complaint("pipe.txt").startswith("pipe.txt: not a regular file.")
 
 
