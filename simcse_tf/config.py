@@ -135,9 +135,9 @@ class TrainConfig:
 
     # Steps between evaluations on the development sets; the best checkpoint by the set that selects is kept.
     eval_every: int = 125
-    # What the encoder is judged on: 'bundled', 'tfds:glue/stsb', 'held-out' (a part of --data, if that is pairs or
-    # triplets; if it is a file of them the default, with 'bundled'), .csv/.tsv/.jsonl files, directories in BEIR's
-    # layout.
+    # What the encoder is judged on: 'bundled', 'tfds:glue/stsb', 'held-out' (a part of --data, if that is pairs,
+    # triplets or documents; if they are in files the default, with 'bundled'), .csv/.tsv/.jsonl files, directories in
+    # BEIR's layout.
     # Two texts and a score are graded pairs, two and a label (0 or 1) labelled pairs, three triplets, two retrieval;
     # graded:FILE, labelled:FILE, triplets:FILE or retrieval:FILE says it where the columns do not.
     dev: tuple[str, ...] = ("bundled",)

@@ -287,13 +287,13 @@ def test_crops_of_what_is_no_documents_are_an_error(sentences_file, tiny_preset,
 
 def test_memory_does_not_grow_with_the_documents(write):
     peaks = []
-    for count in (300, 3000):
+    for count in (300, 6000):
         write({"a.txt": "".join(document(i, 5) + "\n" for i in range(count))})
         tracemalloc.start()
         assert sum(1 for _ in open_source("documents:a.txt").rows()) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 50_000
+    assert peaks[1] < peaks[0] + 200_000  # the longer file is one of 800,000 bytes
 
 
 # --- A run ---
