@@ -39,7 +39,7 @@ _ITEM = r"[ \t]*(?:(?:[-*+•]|\d+[.)])[ \t]+|(?=\|))"
 _BREAKS = re.compile(rf"\n(?:(?:[^\w\n]*\n)+(?:{_ITEM})?|{_ITEM})")
 # A stop, with the quotation marks and brackets that it closes. Those of European scripts end a sentence before a space
 # that no lower-case letter or digit follows, but not after a single letter or digit ("J. Smith", "1. Introduction").
-# Both begin with a set of characters, which `re` looks for ten times as fast as for alternatives.
+# Both begin with a set of characters, which `re` looks for five times as fast as for alternatives.
 _STOP = re.compile(r"""([.!?…](?<!\b\w\.)["'”’»)\]]*) (?![a-z0-9ß-öø-ÿα-ώа-џ])""")  # noqa: RUF001 - a quotation mark
 _OTHER_STOP = re.compile(r"""([。！？｡।॥؟۔։።။།]["'”’」』）)]*) ?""")  # noqa: RUF001 - stops of many scripts
 _WORD = re.compile(r"\w")
