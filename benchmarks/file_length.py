@@ -166,7 +166,7 @@ def _pipeline_rate(directory: Path, lines: int, step: int) -> None:
     from simcse_tf.formats.encoders import load_encoder
 
     tokenizer = load_encoder(presets.locate(str(directory / "preset"))).tokenizer
-    batches = pipeline.token_batches(_feed(directory), tokenizer, views=1, batch_size=_BATCH, max_length=_LENGTH)
+    batches = pipeline.token_batches(_feed(directory), tokenizer, max_length=_LENGTH)
     batches = iter(batches)
     next(batches)  # fills the shuffle buffer
     began, count = time.monotonic(), 3000

@@ -123,9 +123,8 @@ def _model(preset: str, chunk_size: int | None, jit_compile: bool, dropout: floa
 def _batches(data: str, tokenizer, batch_size: int):
     from simcse_tf.data import pipeline, sources
 
-    source = sources.open_source(data)
-    feed = pipeline.Feed(source, batch_size=batch_size, seed=0)
-    return pipeline.token_batches(feed, tokenizer, views=source.views, batch_size=batch_size, max_length=32)
+    feed = pipeline.Feed(sources.open_source(data), batch_size=batch_size, seed=0)
+    return pipeline.token_batches(feed, tokenizer, max_length=32)
 
 
 def _steps(data: str, preset: str, jit_compile: bool, batch_size: int, chunk_size: int | None, steps: int) -> dict:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from simcse_tf.evaluation.transfer import TASKS as TRANSFER_TASKS
     from simcse_tf.formats.encoders import SentenceEncoder
     from simcse_tf.loading import load_client as load
-    from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
+    from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
     from simcse_tf.serving.client import Client
     from simcse_tf.training.callbacks import DevelopmentCallback, STSCallback
     from simcse_tf.training.optimizer import AdamW
@@ -49,6 +49,7 @@ __version__ = "0.2.0"
 __all__ = [
     "AdamW",
     "Client",
+    "CoSENT",
     "DevelopmentCallback",
     "InfoNCE",
     "Objective",
@@ -73,6 +74,7 @@ __all__ = [
 _HOME = {
     "AdamW": ("training.optimizer", "AdamW"),
     "Client": ("serving.client", "Client"),
+    "CoSENT": ("models.objectives", "CoSENT"),
     "DevelopmentCallback": ("training.callbacks", "DevelopmentCallback"),
     "InfoNCE": ("models.objectives", "InfoNCE"),
     "Objective": ("models.objectives", "Objective"),

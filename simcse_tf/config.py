@@ -21,7 +21,7 @@ Head = Literal["none", "train_only", "always"]
 HeadInit = Literal["random", "pooler"]
 # How an exported LiteRT model stores its weights.
 Quantize = Literal["none", "float16", "int8"]
-Loss = Literal["infonce", "triplet"]
+Loss = Literal["infonce", "triplet", "cosent"]
 MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]
 DropoutMasks = Literal["independent", "same"]
@@ -87,8 +87,10 @@ class TrainConfig:
     crop_sentences: int = 2
     # Sentences that the two crops of a document may have in common: 0, or up to one fewer than in a crop.
     crop_overlap: int = 1
-    # Names of the 1, 2 or 3 text columns of a table or of JSON lines: anchor, positive, hard negative. Of documents
-    # one.
+    # Columns of a table or of JSON lines, where their names are not the usual ones: a text; a text and its label (texts
+    # of one label are each other's positives); anchor, positive and any number of hard negatives; or two texts and a
+    # score. A label is called 'label' or 'class', a score 'score', 'grade' or 'label'; label:NAME and score:NAME say it
+    # of another column. Of documents a text.
     columns: tuple[str, ...] = ()
     # Skip and count rows that cannot be used instead of stopping at the first.
     skip_bad_rows: bool = False
@@ -99,14 +101,16 @@ class TrainConfig:
 
     # --- Objective ---
 
-    # InfoNCE over the batch, or the triplet margin loss (needs a hard negative in every row).
+    # infonce over the batch; triplet, the margin loss (needs a hard negative in every row); or cosent, which puts the
+    # similarities of graded pairs in the order of their scores (needs two texts and a score in every row).
     loss: Loss = "infonce"
-    # Cosine similarities are divided by this before the cross-entropy.
+    # Cosine similarities are divided by this, in infonce and cosent.
     temperature: float = 0.05
-    # Added to the logit of each anchor's own hard negative (the logarithm of the paper's alpha).
+    # Added to the logits of each anchor's own hard negatives (the logarithm of the paper's alpha).
     hard_negative_weight: float = 0.0
     # Leave out of an anchor's negatives what is, word for word, the anchor or its positive. The paper does not, nor do
-    # its recipes. The logs count them as `false_negatives`, left out or not.
+    # its recipes. The logs count them as `false_negatives`, left out or not. Texts with the anchor's label are left out
+    # whatever this says.
     mask_false_negatives: bool = True
     # Margin of the triplet loss, in squared distance between unit vectors.
     margin: float = 0.2
@@ -203,8 +207,15 @@ class TrainConfig:
         for field in ("weight_decay", "margin"):
             check_range(field, getattr(self, field), low=0)
         check_range("hard_negative_weight", self.hard_negative_weight)
+        if self.hard_negative_weight != 0 and self.loss != "infonce":
+            raise UserError(
+                f"`hard_negative_weight` {self.hard_negative_weight:g}: a part of `loss` infonce, not of {self.loss}. "
+                "Omit it."
+            )
         if self.loss == "infonce" and self.batch_size < 2:
             raise UserError("`batch_size` 1: InfoNCE needs at least 2 rows, because the other rows are the negatives.")
+        if self.loss == "cosent" and self.batch_size < 2:
+            raise UserError("`batch_size` 1: CoSENT needs at least 2 rows, because it compares rows with each other.")
         if self.pooling == "cls_before_pooler" and self.head == "always":
             raise UserError(
                 "`pooling` cls_before_pooler never applies the head, which contradicts `head` always. Use `pooling` "
@@ -212,10 +223,6 @@ class TrainConfig:
             )
         if self.overwrite and self.resume:
             raise UserError("`overwrite` and `resume` contradict each other: give one of them.")
-        if len(self.columns) > 3:
-            raise UserError(
-                f"`columns` takes at most 3 names (anchor, positive, hard negative), not {len(self.columns)}."
-            )
 
     def check_chunks(self, replicas: int) -> None:
         """Checks that the chunks divide each replica's share of the batch.

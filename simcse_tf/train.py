@@ -205,7 +205,7 @@ def _judged_by_its_data(config: TrainConfig) -> TrainConfig:
         source = sources.open_source(config.data, columns=config.columns, tfds_dir=config.tfds_dir)
     except UserError:
         return config  # the plan says what is wrong
-    return config if source.views == 1 else replace(config, dev=(HELD_OUT, BUNDLED))
+    return config if source.views == 1 or source.target else replace(config, dev=(HELD_OUT, BUNDLED))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,36 @@ BAD = {
         ["--hard-negative-weight", "1"],
         r"--hard-negative-weight 1: --data bundled has 1 text column and no hard negatives",
     ),
+    "a row with fewer hard negatives than others": (
+        {"x.csv": b"anchor,positive,negative_1,negative_2\na,b,c,d\na,b,c,\n"},
+        ["--data", "x.csv"],
+        r"x.csv:3: 'negative_2' is empty",
+    ),
+    "a class with one text": (
+        {"x.csv": b"text,label\na,x\nb,x\nc,y\nd,z\ne,z\n"},
+        ["--data", "x.csv"],
+        r"x.csv:4: no different text has the label 'y', so no positive; .* --skip-bad-rows",
+    ),
+    "labels of one text each": (
+        {"x.csv": b"text,label\n" + b"".join(b"text %d,%d\n" % (i, i) for i in range(10_000))},
+        ["--data", "x.csv"],
+        r"x.csv:2: from here on 'label' has 10,000 different values in 10,000 rows, .* set --columns text",
+    ),
+    "an empty label": (
+        {"x.csv": b"text,label\na,x\nb,x\nc,\nd,y\ne,y\n"},
+        ["--data", "x.csv"],
+        r"x.csv:4: 'label' is empty",
+    ),
+    "graded pairs as positives": (
+        {"x.csv": b"sentence1,sentence2,score\na,b,1\n"},
+        ["--data", "x.csv"],
+        r"--loss infonce has no use for scores, .* Use --loss cosent; .* set --columns sentence1 sentence2",
+    ),
+    "sentences for the loss of graded pairs": (
+        {},
+        ["--loss", "cosent"],
+        r"--loss cosent needs two texts and a score in every row, but --data bundled has 1 text column",
+    ),
     "a half-downloaded weights file": (
         {
             "model/config.json": b'{"model_type": "bert", "layer_norm_eps": 1e-12}',

@@ -106,7 +106,8 @@ def test_help_groups_the_flags_and_lists_the_recipes(capsys):
         ({"max_steps": 0}, "`max_steps` 0: must be at least 1."),
         ({"pooling": "cls_before_pooler", "head": "always"}, "contradicts `head` always"),
         ({"overwrite": True, "resume": True}, "`overwrite` and `resume` contradict each other"),
-        ({"columns": ("a", "b", "c", "d")}, "`columns` takes at most 3 names .* not 4"),
+        ({"loss": "cosent", "batch_size": 1}, "`batch_size` 1: CoSENT needs at least 2 rows"),
+        ({"loss": "cosent", "hard_negative_weight": 1.0}, "`hard_negative_weight` 1: a part of `loss` infonce"),
     ],
 )
 def test_a_field_out_of_its_range_is_named_with_what_it_may_be(change, message):

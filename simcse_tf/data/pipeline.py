@@ -12,6 +12,9 @@ import tensorflow as tf
 from simcse_tf.data.sources import Row, Source
 from simcse_tf.data.tokenization import tokenize
 
+# The type of a row's target.
+_NUMBERS = {"label": "int64", "score": "float32"}
+
 
 def shuffled(rows: Iterable[Row], *, buffer: int, seed: int, epoch: int) -> Iterator[Row]:
     """Shuffles a stream through a buffer: a row leaves from a random place of it and the next row takes the place.
@@ -52,6 +55,9 @@ class Feed:
         shuffle_buffer: Rows held for shuffling.
         skip_bad_rows: Leave out rows that cannot be used instead of raising.
         start_step: Batches to leave out at the beginning (they are read, not tokenised).
+
+    Attributes:
+        spec: What TensorFlow is to expect of a batch.
     """
 
     def __init__(
@@ -65,6 +71,9 @@ class Feed:
         start_step: int = 0,
     ):
         self.error: Exception | None = None
+        self.spec: Any = tf.TensorSpec([batch_size, source.views], tf.string)
+        if source.target is not None:
+            self.spec = (self.spec, tf.TensorSpec([batch_size], _NUMBERS[source.target]))
         self._source = source
         self._batch_size = batch_size
         self._seed = seed
@@ -72,15 +81,15 @@ class Feed:
         self._on_bad = (lambda message: None) if skip_bad_rows else None
         self._start_step = start_step
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields `(batch_size, views)` arrays of UTF-8 bytes."""
+    def __iter__(self) -> Iterator[Any]:
+        """Yields `(batch_size, views)` arrays of UTF-8 bytes, with `(batch_size,)` numbers where rows have targets."""
         try:
             yield from self._batches()
         except Exception as e:
             self.error = e
             raise
 
-    def _batches(self) -> Iterator[np.ndarray]:
+    def _batches(self) -> Iterator[Any]:
         skip = self._start_step
         for epoch in count():
             rows = self._source.rows(self._on_bad, seed=self._seed, epoch=epoch)
@@ -91,31 +100,38 @@ class Feed:
             empty = skipped == 0
             while len(batch := list(islice(rows, self._batch_size))) == self._batch_size:
                 empty = False
-                yield np.array([[text.encode() for text in row] for row in batch], dtype=object)
+                yield self._arrays(batch)
             if empty:
                 raise ValueError(f"{self._source.name}: fewer rows than one batch of {self._batch_size}")
 
+    def _arrays(self, batch: list[Any]) -> Any:
+        if self._source.target is None:
+            return np.array([[text.encode() for text in row] for row in batch], dtype=object)
+        texts = np.array([[text.encode() for text in row[:-1]] for row in batch], dtype=object)
+        return texts, np.array([row[-1] for row in batch], _NUMBERS[self._source.target])
 
-def token_batches(
-    feed: Feed, tokenizer: Any, *, views: int, batch_size: int, max_length: int, parallel: bool = True
-) -> tf.data.Dataset:
+
+def text_batches(feed: Feed) -> tf.data.Dataset:
+    """A feed as a dataset without end, whose elements are the feed's."""
+    # A generator that ends at its first element would be called again by tf.data: pass the iterable, not an iterator.
+    return tf.data.Dataset.from_generator(lambda: feed, output_signature=feed.spec)
+
+
+def token_batches(feed: Feed, tokenizer: Any, *, max_length: int, parallel: bool = True) -> tf.data.Dataset:
     """Tokenises a feed in parallel with training.
 
     Args:
         feed: Batches of text.
         tokenizer: The encoder's keras-hub tokenizer.
-        views: Texts per row.
-        batch_size: Rows per batch.
         max_length: Tokens per text; every batch is padded to it, so that XLA compiles one shape.
         parallel: Tokenise several batches at once.
 
     Returns:
         A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32, `text_ids`
-        `(batch, views)` int64 (equal for equal texts).
+        `(batch, views)` int64 (equal for equal texts); where the rows have labels or scores, `targets` `(batch,)` int64
+        or float32.
     """
-    # A generator that ends at its first element would be called again by tf.data: pass the iterable, not an iterator.
-    texts = tf.data.Dataset.from_generator(lambda: feed, output_signature=tf.TensorSpec([batch_size, views], tf.string))
-    return tokenized(texts, tokenizer, max_length=max_length, parallel=parallel)
+    return tokenized(text_batches(feed), tokenizer, max_length=max_length, parallel=parallel)
 
 
 def tokenized(
@@ -124,7 +140,8 @@ def tokenized(
     """Tokenises batches of text.
 
     Args:
-        texts: Elements are `(batch, views)` strings; the number of views is known.
+        texts: Elements are `(batch, views)` strings, where the number of views is known; or such with the targets of
+            their rows, `(batch,)` numbers.
         tokenizer: The encoder's keras-hub tokenizer.
         max_length: Tokens per text at most.
         pad: To `max_length`; otherwise to the longest text of the batch.
@@ -136,12 +153,13 @@ def tokenized(
 
     # Nothing in it branches on a tensor, and AutoGraph would take longer to convert it than TensorFlow to trace it.
     @tf.autograph.experimental.do_not_convert
-    def tokens(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+    def tokens(texts: tf.Tensor, targets: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         views = texts.shape[1]
         rows = texts.shape[0] or tf.shape(texts)[0]
         flat = tokenize(tokenizer, tf.reshape(texts, [-1]), max_length=max_length, pad_to=max_length if pad else None)
         batch = {name: tf.reshape(ids, [rows, views, ids.shape[1] or tf.shape(ids)[1]]) for name, ids in flat.items()}
-        return batch | {"text_ids": tf.strings.to_hash_bucket_fast(texts, 2**62)}
+        batch["text_ids"] = tf.strings.to_hash_bucket_fast(texts, 2**62)
+        return batch if targets is None else batch | {"targets": targets}
 
     calls = tf.data.AUTOTUNE if parallel else None
     return texts.map(tokens, num_parallel_calls=calls, deterministic=parallel or None).prefetch(tf.data.AUTOTUNE)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,10 @@ MISSING = object()
 
 class BadTextError(Exception):
     """Says what is wrong with one row; never leaves the package."""
+
+
+class _FoundError(Exception):
+    """The place that `first_place` looks for."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,55 @@ def checked(cells: Iterable[object], columns: Row) -> Row:
             _check_unicode(text, name)
         row.append(text)
     return tuple(row)
+
+
+def number(
+    cell: object, name: str, valid: Callable[[float], bool] = math.isfinite, expected: str = "a number"
+) -> float:
+    """The number that a cell holds, as JSON's number or as text.
+
+    Raises:
+        BadTextError: There is none, or it is not `valid`.
+    """
+    if cell is MISSING:
+        raise BadTextError(f"no '{name}'")
+    try:
+        value = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not valid(value):
+        raise BadTextError(f"'{name}' is {json.dumps(cell)[:20]}, expected {expected or 'a number'}")
+    return value
+
+
+def identifier(cell: object, name: str) -> str:
+    """What a cell is called by: text, or in JSON also a whole number.
+
+    Raises:
+        BadTextError: It is neither, or as `checked`.
+    """
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return str(cell)
+    return checked((cell,), (name,))[0]
+
+
+def first_place(read: Callable[[Row, Reject, Check], Rows], columns: Row, found: Callable[[list[object]], bool]) -> str:
+    """Where the first row with such cells is, as FILE:LINE; for a message. There must be one."""
+
+    def check(cells: Iterable[object], columns: Row) -> None:
+        if found(list(cells)):
+            raise BadTextError("")
+
+    def reject(place: str, problem: str, text: str) -> None:
+        if not problem:
+            raise _FoundError(place)
+
+    try:
+        for _ in read(columns, reject, check):
+            pass
+    except _FoundError as e:
+        return str(e)
+    raise AssertionError("no row has such cells")
 
 
 def readable(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Where training text comes from: `open_source(spec)` -> `Source.rows()`, tuples of 1, 2 or 3 strings.
+"""Where training text comes from: `open_source(spec)` -> `Source.rows()`, tuples of texts.
 
 Standard library only at module level: a source is opened, and usually read to its end once, before TensorFlow is
 imported.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from stat import S_ISREG
 
-from simcse_tf.data import documents, json_lines, tables, text, tfds
+from simcse_tf.data import documents, json_lines, tables, targets, text, tfds
+from simcse_tf.data.columns import Target, choose
 from simcse_tf.data.published import PUBLISHED, fetch
 from simcse_tf.data.rows import Format, Reject, Row, Rows, lines, suffix
 from simcse_tf.errors import UserError, did_you_mean
@@ -30,8 +31,6 @@ FORMATS: dict[str, Format] = {
 }
 _BUNDLED = {"bundled": "sentences.txt", "bundled:triplets": "triplets.csv"}
 _NAMES = (*_BUNDLED, *PUBLISHED, tfds.NLI)
-# Column names that are understood unless `columns` says otherwise, in the order of the views.
-KNOWN_COLUMNS = (("sent0", "sent1", "hard_neg"), ("anchor", "positive", "negative"), ("text",), ("sentence",))
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,15 @@ class Source:
 
     Attributes:
         name: As given to `open_source`.
-        views: Strings in a row: 1 (sentence), 2 (anchor, positive) or 3 (anchor, positive, hard negative).
+        views: Texts in a row: 1 (sentence), 2 (anchor, positive) or more (anchor, positive, hard negatives).
         read: Yields the rows; hands over the ones that cannot be used.
         columns: What the rows are read from, where the source has columns.
         needs_tensorflow: Reading imports TensorFlow.
         survey: A faster way to count and fingerprint all rows, if there is one; it returns None if it found a bad one.
         draw: Makes the rows of an epoch of the stored ones, where they differ from epoch to epoch: as many in each,
             decided by the seed and the epoch alone.
+        target: What the number behind the texts of a row is, if there is one: the `label` of their class, or the
+            `score` of a pair.
         note: What people should know of it before it is read.
     """
 
@@ -57,6 +58,7 @@ class Source:
     needs_tensorflow: bool = False
     survey: Callable[[], tuple[int, str] | None] | None = None
     draw: Callable[[Iterator[Row], int, int], Iterator[Row]] | None = None
+    target: Target | None = None
     note: str = ""
 
     def rows(self, on_bad: Callable[[str], None] | None = None, *, seed: int = 0, epoch: int = 0) -> Iterator[Row]:
@@ -147,6 +149,8 @@ def scan(source: Source, *, at_most: int | None = None, skip_bad_rows: bool = Fa
     # In blocks: hashing every row by itself would take longer than reading it.
     while block := list(itertools.islice(read, 1024)):
         rows += len(block)
+        if source.target:
+            block = [map(str, row) for row in block]
         digest.update("\n".join(map("\0".join, block)).encode() + b"\n")
     return Scan(rows, bad, at_most is None or rows < at_most, first_bad, digest.hexdigest())
 
@@ -165,8 +169,9 @@ def open_source(
         spec: `bundled`, `bundled:triplets`, `wiki1m`, `nli_for_simcse`, `tfds:NAME:SPLIT:FIELD[,FIELD...]`,
             `tfds:snli+multi_nli`, or the path of a .txt, .csv, .tsv or .jsonl file, also with .gz; documents:
             `documents:FILE`, one a line or row of such a file, or a folder of .txt and .md files.
-        columns: Text columns of a table or keys of JSON lines, in the order of the views. If not given: those of
-            `KNOWN_COLUMNS` that are there, else the columns of a table that has no more than 3. Of documents one.
+        columns: Columns of a table or keys of JSON lines: texts in the order of the views, and a label or a score; see
+            `simcse_tf.data.columns`. If not given: those of known names, else the columns of a table that has no more
+            than 3. Of documents a text.
         tfds_dir: Where TensorFlow Datasets keeps its data.
         crop_sentences: Sentences of a crop. Two crops of a document are a row.
         crop_overlap: Sentences that the two may have in common, fewer than `crop_sentences`.
@@ -175,8 +180,6 @@ def open_source(
         UserError: Unknown name, no such file, unknown suffix or column, columns for a source that has none, an empty
             or unreadable file, a folder without documents.
     """
-    if len(columns) > 3:
-        raise UserError(f"`columns` takes at most 3 names (anchor, positive, hard negative), not {len(columns)}.")
     if os.path.isfile(spec):
         return _open_file(spec, Path(spec), columns)
     if spec in _BUNDLED:
@@ -184,16 +187,16 @@ def open_source(
     if spec in PUBLISHED:
         published = PUBLISHED[spec]
         kind = FORMATS[published.file.suffix]
-        chosen = _choose(spec, published.columns, columns)
-        return Source(spec, len(chosen) or 1, lambda reject: kind.rows(fetch(spec), chosen, reject), chosen)
+        texts = choose(spec, published.columns, columns).texts
+        return Source(spec, len(texts) or 1, lambda reject: kind.rows(fetch(spec), texts, reject), texts)
     if spec.startswith(tfds.PREFIX):
-        _choose(spec, None, columns)
+        choose(spec, None, columns)
         views, read = tfds.find(spec, tfds_dir)
         return Source(spec, views, read, needs_tensorflow=True)
     crops = documents.Crops(crop_sentences, crop_overlap)
     path = Path(spec.removeprefix(documents.PREFIX))
     if os.path.isdir(spec.removeprefix(documents.PREFIX)):
-        _choose(spec, None, columns)
+        choose(spec, None, columns)
         read = partial(documents.folder_rows, path, crops)
         return Source(spec, 2, read, draw=crops.draw, note=documents.survey(path))
     if spec.startswith(documents.PREFIX):
@@ -235,68 +238,25 @@ def file_format(path: Path, *, otherwise: str) -> Format:
 def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
     kind = file_format(path, otherwise=f"`data` takes a file, or a name: {', '.join(_NAMES)}.")
     names = kind.columns(path) if kind.columns else None
-    chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
+    chosen = choose(spec, names, columns, takes_all=kind.takes_all)
+    every, read = (*chosen.texts, *chosen.beside), partial(kind.rows, path)
+    if chosen.target == "label":
+        read = partial(targets.labelled, read, every)
+        return Source(spec, 2, read, every, draw=targets.draw_pairs, target="label")
+    if chosen.target == "score":
+        return Source(spec, 2, partial(targets.scored, read, every), every, target="score")
     survey = partial(kind.survey, path) if kind.survey else None
-    return Source(spec, len(chosen) or 1, partial(kind.rows, path, chosen), chosen, survey=survey)
+    return Source(spec, len(every) or 1, partial(read, every), every, survey=survey)
 
 
 def _open_documents(spec: str, path: Path, columns: tuple[str, ...], crops: documents.Crops) -> Source:
     kind = file_format(path, otherwise=f"`data` {documents.PREFIX}FILE takes a file with a document on each line.")
     names = kind.columns(path) if kind.columns else None
-    chosen = _choose(spec, names, columns, takes_all=kind.takes_all)
-    if names is not None and len(chosen) != 1:
-        raise UserError(_which(spec, names, "1"))
+    texts = choose(spec, names, columns, takes_all=kind.takes_all).texts
+    if len(texts) > 1:
+        raise UserError(f"{spec}: which of its columns ({', '.join(texts)}) is the document? Name 1 with `columns`.")
 
     def read(reject: Reject) -> Rows:
-        return documents.stored(kind.rows(path, chosen, reject, crops.check))
+        return documents.stored(kind.rows(path, texts, reject, crops.check))
 
-    return Source(spec, 2, read, chosen, draw=crops.draw)
-
-
-def _choose(
-    where: str, names: Sequence[str] | None, columns: tuple[str, ...], *, takes_all: bool = False
-) -> tuple[str, ...]:
-    """Which of the columns `names` of a source are its text; none of a source that has no columns."""
-    if names is None:
-        if columns:
-            raise UserError(f"`columns` {','.join(columns)}: {where} has no named columns. Omit `columns`.")
-        return ()
-    chosen = columns
-    if not chosen:
-        known = next((known for known in KNOWN_COLUMNS if known[0] in names), ())
-        chosen = tuple(name for name in known if name in names)
-        if chosen != known[: len(chosen)]:
-            chosen = ()  # A hard negative without a positive: not for us to guess.
-        elif not chosen and takes_all and len(names) <= 3:
-            chosen = tuple(names)
-    if not chosen:
-        raise UserError(_which(where, names, "1, 2 or 3"))
-    check_columns(where, names, chosen, "1, 2 or 3")
-    return chosen
-
-
-def check_columns(where: str, names: Sequence[str], chosen: Sequence[str], expected: str) -> None:
-    """Checks that columns can be read by their names.
-
-    Args:
-        where: The source, for messages.
-        names: All of its columns.
-        chosen: Those to be read.
-        expected: How many `columns` takes, for messages.
-
-    Raises:
-        UserError: One has no name, is not there, is there twice or is to be read twice.
-    """
-    if "" in chosen:
-        raise UserError(_which(where, names, expected))
-    for name in chosen:
-        if name not in names:
-            raise UserError(f"{where}: no column '{name}'. {did_you_mean(name, names)}")
-        if names.count(name) > 1:
-            raise UserError(f"{where}: two columns are named '{name}'. Rename one of them.")
-        if chosen.count(name) > 1:
-            raise UserError(f"{where}: the column '{name}' is chosen twice. Name each column once in `columns`.")
-
-
-def _which(where: str, names: Sequence[str], expected: str) -> str:
-    return f"{where}: which of its columns ({', '.join(names)}) are the text? Name {expected} with `columns`."
+    return Source(spec, 2, read, texts, draw=crops.draw)

@@ -40,10 +40,10 @@ def find(spec: str, tfds_dir: Path | None) -> tuple[int, Callable[[Reject], Rows
     # NAME may end in a version (":1.0.0") and SPLIT may be a slice ("train[:10%]").
     match = re.fullmatch(r"tfds:([^:]+(?::\d[\d.*]*)?):([^:\[\]]+(?:\[[^\]]*\][^:\[\]]*)*):([^:\[\]]+)", spec)
     fields = tuple(f.strip() for f in match[3].split(",")) if match else ()
-    if spec != NLI and (match is None or not all(fields) or len(fields) > 3):
+    if spec != NLI and (match is None or not all(fields)):
         raise UserError(
-            f"`data` {spec}: expected tfds:NAME:SPLIT:FIELD[,FIELD...] with at most 3 fields, such as "
-            f"tfds:glue/sst2:train:sentence; or {NLI}."
+            f"`data` {spec}: expected tfds:NAME:SPLIT:FIELD[,FIELD...], such as tfds:glue/sst2:train:sentence; or "
+            f"{NLI}."
         )
     check_installed(spec)
     if match is None:

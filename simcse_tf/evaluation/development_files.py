@@ -11,18 +11,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simcse_tf.data import sources, tfds
-from simcse_tf.data.rows import MISSING, BadTextError, Check, Row, checked, suffix
+from simcse_tf.data.columns import GRADES, LABELS, SEVERAL, SINGLE, check_columns, known_texts
+from simcse_tf.data.rows import MISSING, BadTextError, Check, Row, checked, first_place, identifier, number, suffix
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import pairs, sts
 from simcse_tf.evaluation.development import DevelopmentSet, Graded, Labelled, Triplets
@@ -35,20 +36,6 @@ HELD_OUT = "held-out"
 # General pairs, in whose place `sts_dir` puts STS-B's.
 _GENERAL = (BUNDLED, TFDS)
 
-# Names of text columns that are understood, in order, beside those of training data.
-_TEXTS = (
-    *(known for known in sources.KNOWN_COLUMNS if len(known) > 1),
-    ("query", "document", "negative"),
-    ("question", "answer", "negative"),
-    ("sentence1", "sentence2"),
-    ("text1", "text2"),
-)
-# And of the column that says what a row's texts have to do with each other.
-_GRADES = ("score", "grade")
-_LABELS = ("label",)
-
-# Columns that training takes as a row's only text, whatever stands beside them.
-_SINGLE = {known[0] for known in sources.KNOWN_COLUMNS if len(known) == 1}
 _BEIR = "corpus.jsonl, queries.jsonl and qrels/*.tsv"
 
 
@@ -213,7 +200,7 @@ class _Layout:
                 if cell is not MISSING:
                     raise BadTextError(f"has '{name}', which the first row does not have")
             values = cells[len(self.texts) :]
-            return (*texts, *(_number(values[0], name, valid, expected) for name in self.value))
+            return (*texts, *(number(values[0], name, valid, expected) for name in self.value))
 
         return _read(self.path, (*self.texts, *self.value, *self.absent), check)
 
@@ -234,9 +221,9 @@ def _recognise(path: Path, kind: str | None, columns: tuple[str, ...], *, ignori
     names = form.columns(path)
     if ignoring and not set(columns) <= set(names):
         columns = ()
-    values = [name for name in names if name in (*_GRADES, *_LABELS)]
+    values = [name for name in names if name in (*GRADES, *LABELS)]
     texts, guessed = _texts(names, values, columns, takes_all=form.takes_all)
-    sources.check_columns(f"{path}:1", names, (*texts, *values), "2 or 3")
+    check_columns(f"{path}:1", names, (*texts, *values), "2 or 3")
     # With its kind given, the column after two unknown texts is the number.
     if kind in ("graded", "labelled") and not values and len(texts) == 3:
         values, texts = [texts[2]], texts[:2]
@@ -264,17 +251,17 @@ def _recognise(path: Path, kind: str | None, columns: tuple[str, ...], *, ignori
         raise UserError(f"{path}:1: triplets need three columns of text, and {found}.")
     used = texts if kind == "triplets" else texts[:2]
     # Of several, the one that is called as the kind's is.
-    usual = {"graded": _GRADES, "labelled": _LABELS}.get(kind, ())
+    usual = {"graded": GRADES, "labelled": LABELS}.get(kind, ())
     value = tuple(sorted(values, key=lambda name: name not in usual)[:1]) if usual else ()
-    third = {name for known in _TEXTS for name in known[2:]}
-    absent = () if form.takes_all or given else tuple(sorted({*_GRADES, *_LABELS, *third} - set(names)))
+    third = {name for _, _, *negative in SEVERAL for each in negative for name in (each, f"{each}_1")}
+    absent = () if form.takes_all or given else tuple(sorted({*GRADES, *LABELS, *third} - set(names)))
     return _Layout(path, kind, used, value, absent)
 
 
 def _kind(values: Sequence[str], texts: Row) -> str:
     """The kind that columns speak for."""
     if values:
-        return "labelled" if values[0] in _LABELS else "graded"
+        return "labelled" if values[0] in LABELS else "graded"
     return "triplets" if len(texts) == 3 else "retrieval"
 
 
@@ -282,16 +269,14 @@ def _texts(names: list[str], values: list[str], columns: tuple[str, ...], *, tak
     """The text columns among `names`: the ones given, else known ones, else all of a table that has no more than 3.
 
     Returns:
-        The columns, and whether that they are texts is a guess.
+        The columns, of several hard negatives the first, and whether that they are texts is a guess.
     """
     if columns:
-        return tuple(name for name in columns if name not in values), False
-    for known in _TEXTS:
-        there = tuple(name for name in known if name in names)
-        if len(there) > 1 and there == known[: len(there)]:
-            return there, False
+        return tuple(name for name in columns if name not in values)[:3], False
+    if known := known_texts(names):
+        return known[:3], False
     rest = tuple(name for name in names if name not in values)
-    return (rest, True) if takes_all and len(rest) <= 3 and not _SINGLE & set(rest) else ((), False)
+    return (rest, True) if takes_all and len(rest) <= 3 and not set(SINGLE) & set(rest) else ((), False)
 
 
 def _graded(layout: _Layout) -> DevelopmentSet:
@@ -307,7 +292,7 @@ def _graded(layout: _Layout) -> DevelopmentSet:
 
 
 def _labelled(layout: _Layout) -> DevelopmentSet:
-    grades = "" if layout.value[0] in _GRADES else "; if these are grades, write graded: before the file's name"
+    grades = "" if layout.value[0] in GRADES else "; if these are grades, write graded: before the file's name"
     a, b, labels = _columns(layout.read(lambda value: value in (0, 1), f"0 or 1{grades}"))
     if len(set(labels)) == 1:
         raise UserError(
@@ -349,8 +334,8 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
     queries: dict[str, str] = {}
 
     def query(cells: Iterable[object], columns: Row) -> None:
-        identifier, text = cells
-        key = _identifier(identifier, "_id")
+        name, text = cells
+        key = identifier(name, "_id")
         if key in queries:
             raise BadTextError(f"the _id {key} has occurred before")
         (queries[key],) = checked((text,), ("text",))
@@ -362,13 +347,13 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
     repeated: set[str] = set()
 
     def document(cells: Iterable[object], columns: Row) -> str:
-        identifier, title, text = cells
+        name, title, text = cells
         title = "" if title in (MISSING, None) else title
         # A document may be empty, as some of BEIR's are.
         for column, cell in (("title", title), ("text", text)):
             if not isinstance(cell, str):
                 raise BadTextError(f"no '{column}'" if cell is MISSING else f"'{column}' is not a string")
-        key = _identifier(identifier, "_id")
+        key = identifier(name, "_id")
         if key in documents:
             raise BadTextError(f"the _id {key} has occurred before")
         documents[key] = len(documents)
@@ -381,14 +366,14 @@ def _read_beir(directory: Path, qrels: Path | None) -> Retrieval:
 
     def judgement(cells: Iterable[object], columns: Row) -> None:
         query_id, corpus_id, score = cells
-        query_id, corpus_id = _identifier(query_id, "query-id"), _identifier(corpus_id, "corpus-id")
+        query_id, corpus_id = identifier(query_id, "query-id"), identifier(corpus_id, "corpus-id")
         for column, key, known, file in (
             ("query-id", query_id, queries, asked),
             ("corpus-id", corpus_id, documents, corpus),
         ):
             if key not in known:
                 raise BadTextError(f"the {column} {key} is not in {file}")
-        grade = _number(score, "score")
+        grade = number(score, "score")
         judged.setdefault(query_id, {})
         if grade > 0:
             judged[query_id][documents[corpus_id]] = grade
@@ -463,40 +448,11 @@ def _read(path: Path, columns: Row, check: Check) -> list[Any]:
 
 def _where(path: Path, columns: Row, found: Callable[[list[object]], bool]) -> str:
     """The place of the first row with such cells, as FILE:LINE; for a message."""
-    places: list[str] = []
-
-    def check(cells: Iterable[object], columns: Row) -> None:
-        if found(list(cells)):
-            raise BadTextError("")
-
-    for _ in sources.FORMATS[suffix(path)].rows(path, columns, lambda place, *_: places.append(place), check):
-        if places:
-            break
-    return places[0]
+    return first_place(partial(sources.FORMATS[suffix(path)].rows, path), columns, found)
 
 
 def _columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _number(
-    cell: object, name: str, valid: Callable[[float], bool] = math.isfinite, expected: str = "a number"
-) -> float:
-    if cell is MISSING:
-        raise BadTextError(f"no '{name}'")
-    try:
-        value = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not valid(value):
-        raise BadTextError(f"'{name}' is {json.dumps(cell)[:20]}, expected {expected or 'a number'}")
-    return value
-
-
-def _identifier(cell: object, name: str) -> str:
-    if isinstance(cell, int) and not isinstance(cell, bool):
-        return str(cell)
-    return checked((cell,), (name,))[0]
 
 
 def _valid(text: str) -> str:

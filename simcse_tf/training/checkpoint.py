@@ -152,7 +152,10 @@ class RunDirectory:
 
     def write_held_out(self, rows: Sequence[Sequence[str]]) -> None:
         """Keeps the rows that are held out of training."""
-        lines = (json.dumps(dict(zip(runs.VIEWS, row, strict=False)), ensure_ascii=False) for row in rows)
+        names: list[str] = list(runs.VIEWS)
+        if rows and len(rows[0]) > 3:
+            names[2:] = [f"negative_{i}" for i in range(1, len(rows[0]) - 1)]
+        lines = (json.dumps(dict(zip(names, row, strict=False)), ensure_ascii=False) for row in rows)
         write_whole(self.held_out, "".join(f"{line}\n" for line in lines))
 
     def log(self, step: int, **values: float) -> None:

@@ -19,7 +19,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
 from simcse_tf.formats.encoders import load_encoder
-from simcse_tf.models.objectives import InfoNCE, Objective, TripletMargin
+from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
 from simcse_tf.training import callbacks, compute, fingerprint, replicas
 from simcse_tf.training.checkpoint import Progress, RunDirectory, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
@@ -30,6 +30,7 @@ from simcse_tf.training.simcse import SimCSE
 OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
     "infonce": lambda config: InfoNCE(config.temperature, config.hard_negative_weight, config.mask_false_negatives),
     "triplet": lambda config: TripletMargin(config.margin),
+    "cosent": lambda config: CoSENT(config.temperature),
 }
 
 
@@ -123,8 +124,6 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
     batches = pipeline.token_batches(
         feed,
         encoder.tokenizer,
-        views=plan.source.views,
-        batch_size=config.batch_size,
         max_length=config.max_length,
         # Determinism takes parallel calls out again, and TensorFlow writes an error about it.
         parallel=not deterministic,

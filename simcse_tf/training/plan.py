@@ -156,22 +156,36 @@ def total_steps(config: TrainConfig, scan: sources.Scan) -> int:
 
 
 def _check_can_hold_out(config: TrainConfig, source: sources.Source) -> None:
-    if source.views == 1:
+    reason = None
+    if source.target:
+        reason = f"has {source.target}s, and what it says is no answer to be found"
+    elif source.views == 1:
+        reason = "has single sentences, of which none has an answer to be found"
+    elif source.needs_tensorflow:
+        reason = "cannot be split: only TensorFlow Datasets can read it"
+    if reason:
         raise UserError(
-            f"`dev` held-out: `data` {config.data} has single sentences, of which none has an answer to be found. Name "
-            "another development set, such as bundled."
-        )
-    if source.needs_tensorflow:
-        raise UserError(
-            f"`dev` held-out: `data` {config.data} cannot be split: only TensorFlow Datasets can read it. Name another "
-            "development set, such as bundled."
+            f"`dev` held-out: `data` {config.data} {reason}. Name another development set, such as bundled."
         )
 
 
 def _check_objective(config: TrainConfig, source: sources.Source) -> None:
-    if source.views == 3:
+    columns = f" (columns {', '.join(source.columns)})" if source.columns else ""
+    if source.target == "score" and config.loss != "cosent":
+        texts = " ".join(source.columns[:2])
+        raise UserError(
+            f"`loss` {config.loss} has no use for scores, but `data` {config.data} has graded pairs{columns}. Use "
+            f"`loss` cosent; or, to take every pair for anchor and positive, set `columns` {texts}."
+        )
+    if config.loss == "cosent" and source.target != "score":
+        has = "texts with labels" if source.target else f"{_texts(source)} and no score"
+        raise UserError(
+            f"`loss` cosent needs two texts and a score in every row, but `data` {config.data} has {has}{columns}. "
+            "Name the three with `columns`, such as sentence1 sentence2 score; or use `loss` infonce."
+        )
+    if source.views > 2:
         return
-    has = f"has {source.views} text column{'s' * (source.views > 1)} and no hard negatives"
+    has = f"has {'texts with labels' if source.target else _texts(source)} and no hard negatives"
     if config.loss == "triplet":
         raise UserError(
             f"`loss` triplet needs anchor, positive and hard negative, but `data` {config.data} {has}. Use `loss` "
@@ -186,8 +200,12 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
 
 def _check_crops(config: TrainConfig, source: sources.Source) -> None:
     for field in ("crop_sentences", "crop_overlap"):
-        if source.draw is None and getattr(config, field) != getattr(TrainConfig, field):
+        if (source.draw is None or source.target) and getattr(config, field) != getattr(TrainConfig, field):
             raise UserError(
                 f"`{field}` {getattr(config, field)}: crops are taken of documents, which `data` {config.data} is not. "
                 f"Name a folder of .txt and .md files, or documents:FILE for a file with one on each line."
             )
+
+
+def _texts(source: sources.Source) -> str:
+    return f"{source.views} text column{'s' * (source.views > 1)}"

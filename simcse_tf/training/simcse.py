@@ -16,7 +16,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
-from simcse_tf.models.objectives import InfoNCE, Objective, Views, count_false_negatives, unit
+from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, Views, count_false_negatives, unit
 from simcse_tf.training import gradcache, replicas
 from simcse_tf.training.compute import keep_freed_memory
 
@@ -24,7 +24,10 @@ _Step = Literal["train", "test", "predict"]
 # Rows of a list in a batch, as in Keras, where nothing is said.
 _BATCH_SIZE = 32
 # What Keras takes beside the data and has no meaning here, with the reason.
-_NO_TARGETS = "the positives are part of the data: fit([(anchor, positive), ...])"
+_NO_TARGETS = (
+    "what belongs to a text is part of its row: fit([(anchor, positive), ...]), fit([(text, label), ...]) or, with the "
+    "objective CoSENT, fit([(text, text, score), ...])"
+)
 _NO_WEIGHTS = "a row is an anchor and a negative of all others, so that no weight belongs to it alone"
 _OBJECTIVE_IS_THE_LOSS = (
     "the loss is the model's objective, SimCSE(encoder, InfoNCE(temperature=0.05)): it compares the rows of a batch, "
@@ -45,14 +48,20 @@ class SimCSE(replicas.Model):
         model.fit(["A sentence.", "Another one.", ...], batch_size=64)
         model.encoder.encode(["Text in, unit vector out."])
 
-    `fit` and `evaluate` take texts, which the model tokenises: a list or an array of sentences, of pairs `(anchor,
-    positive)` or of triplets `(anchor, positive, hard negative)`; or a batched `tf.data.Dataset` of `(batch,)` strings,
-    of `(batch, views)` strings, or of tuples of `(batch,)` strings. A sentence alone is its own positive: it is encoded
-    twice, and dropout makes the difference (unsupervised SimCSE). From a list, the rest that fills no batch is left
-    out, unless there is no full batch: a contrastive loss depends on the size of its batch.
+    `fit` and `evaluate` take texts, which the model tokenises: a list or an array of sentences or of rows `(anchor,
+    positive, hard negative, ...)` with any number of hard negatives; or a batched `tf.data.Dataset` of `(batch,)`
+    strings, of `(batch, views)` strings, or of tuples of `(batch,)` strings. A sentence alone is its own positive: it
+    is encoded twice, and dropout makes the difference (unsupervised SimCSE). From a list, the rest that fills no batch
+    is left out, unless there is no full batch: a contrastive loss depends on the size of its batch.
+
+    From a list of `(text, label)`, where the label is the whole number of the text's class, each text's positive is
+    drawn from its class, another one in every epoch of `fit`, and texts of its class are not among its negatives.
+    Graded pairs `(text, text, score)`, in a data set `((batch, 2) strings, (batch,) scores)`, need the objective
+    `CoSENT`.
 
     They also take batches that are tokenised already: dictionaries of `token_ids` and `padding_mask` `(batch, views,
-    length)` int and `text_ids` `(batch, views)` int64, as `simcse_tf.data.pipeline` makes them.
+    length)` int and `text_ids` `(batch, views)` int64, and with labels or scores `targets` `(batch,)` int64 or float32,
+    as `simcse_tf.data.pipeline` makes them.
 
     `predict` gives unit vectors: `(n, dim)` for sentences, `(n, views, dim)` for rows.
 
@@ -266,9 +275,12 @@ class SimCSE(replicas.Model):
             texts = in_memory.string_batches(x)
         else:
             rows = in_memory.rows(x)
-            texts = None if rows is None else in_memory.batched(rows, batch_size or _BATCH_SIZE)
+            # Vectors are of texts, whatever stands beside them.
+            texts = None if rows is None else in_memory.batched(in_memory.Rows(rows.texts), batch_size or _BATCH_SIZE)
         if texts is None:
             return super().predict(x, batch_size, *args, **kwargs)
+        if isinstance(texts.element_spec, tuple):
+            texts = texts.map(lambda texts, targets: texts)
         self._expect_views("predict", texts.element_spec.shape[1])
         tokenizer, most = self.encoder.tokenizer, self.encoder.max_length
         batches = pipeline.tokenized(texts, tokenizer, max_length=most, pad=not self.pack)
@@ -279,23 +291,54 @@ class SimCSE(replicas.Model):
         """Texts as batches of token ids, each replica's rows where it wants them; anything else as it is."""
         if isinstance(x, tf.data.Dataset):
             texts = in_memory.string_batches(x)
-            return x if texts is None else self._distributed(step, texts)
+            if texts is None:
+                return x
+            strings, *numbers = tf.nest.flatten(texts.element_spec)
+            self._check_rows(strings.shape[1], numbers[0].dtype.as_numpy_dtype if numbers else None)
+            return self._distributed(step, texts)
         rows = in_memory.rows(x)
         if rows is None:
             return x
+        self._check_rows(rows.texts.shape[1], None if rows.targets is None else rows.targets.dtype)
         batch_size = min(batch_size or _BATCH_SIZE, len(rows))
         if batch_size < 2 and isinstance(self.objective, InfoNCE):
             raise UserError(f"{batch_size} row in a batch: InfoNCE needs at least 2, the others are the negatives.")
+        if batch_size < 2 and isinstance(self.objective, CoSENT):
+            raise UserError(f"{batch_size} row in a batch: CoSENT needs at least 2, which it compares.")
         # Drawn from what keras.utils.set_random_seed seeds, so that all workers shuffle alike.
         seed = np.random.randint(2**31) if shuffle else None
+        if rows.targets is not None and rows.texts.shape[1] == 1:
+            source = in_memory.classes(rows)
+            if seed is not None:
+                feed = pipeline.Feed(source, batch_size=batch_size, seed=seed)
+                return self._distributed(step, pipeline.text_batches(feed))
+            rows = in_memory.rows(list(source.rows()))
+            assert rows is not None
         texts = in_memory.batched(rows, batch_size, drop_remainder=True, shuffle_seed=seed)
         return self._distributed(step, texts)
 
+    def _check_rows(self, views: int, numbers: Any) -> None:
+        """Checks that the objective can do something with rows of so many texts, and numbers of such a type."""
+        target = getattr(self.objective, "target", None)
+        name = type(self.objective).__name__
+        if target == "score" and (views != 2 or numbers is None):
+            raise UserError(f"{name} needs rows of two texts and a score: fit([(text, text, 0.8), ...]).")
+        if numbers is None or target == "score":
+            return
+        if target != "label":
+            raise UserError(f"{name} has no use for the numbers at the end of the rows. Omit them.")
+        if views != 1 or not np.issubdtype(numbers, np.integer):
+            raise UserError(
+                f"{name} takes numbers for the classes of single texts: whole numbers, and from a list, "
+                "fit([(text, 3), ...]). For pairs with scores, use CoSENT."
+            )
+
     def _distributed(self, step: _Step, texts: tf.data.Dataset) -> Any:
         """Batches of text as batches of token ids, cut into equal shares where there are several replicas."""
-        self._expect_views(step, texts.element_spec.shape[1])
+        spec = tf.nest.flatten(texts.element_spec)[0]
+        self._expect_views(step, spec.shape[1])
         batches = pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
-        strategy, batch_size = self.distribute_strategy, texts.element_spec.shape[0]
+        strategy, batch_size = self.distribute_strategy, spec.shape[0]
         if strategy.num_replicas_in_sync == 1:
             return batches
         if batch_size is None:
@@ -343,13 +386,13 @@ class SimCSE(replicas.Model):
 
     def test_step(self, data):
         batch = _two_views(_inputs(data))
-        return self._report(self._compare(self(batch), batch["text_ids"]))
+        return self._report(self._compare(self(batch), batch))
 
     def predict_step(self, data):
         return unit(self(_inputs(data)))
 
     def gradients(self, batch: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """What this replica has to say of a batch with 2 or 3 views, in training.
+        """What this replica has to say of a batch with 2 views or more, in training.
 
         Returns:
             The gradients of its share of the loss, dense and scaled as the optimizer wants, in the order of
@@ -358,7 +401,7 @@ class SimCSE(replicas.Model):
         variables = self.trainable_variables
         if self.chunk_size is None:
             with tf.GradientTape() as tape:
-                logs = self._compare(self(batch, training=True), batch["text_ids"])
+                logs = self._compare(self(batch, training=True), batch)
                 scaled = self.optimizer.scale_loss(logs["loss"])
             # Embedding gradients arrive as indexed slices; AdamW moves every row anyway.
             return [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)], logs
@@ -370,7 +413,7 @@ class SimCSE(replicas.Model):
         vectors, backpropagate = gradcache.encode(encode, inputs, self.chunk_size, self.encoder.dropout_seeds)
         with tf.GradientTape() as tape:
             tape.watch(vectors)
-            logs = self._compare(vectors, batch["text_ids"])
+            logs = self._compare(vectors, batch)
             scaled = self.optimizer.scale_loss(logs["loss"])
         return backpropagate(tape.gradient(scaled, vectors), variables), logs
 
@@ -384,10 +427,10 @@ class SimCSE(replicas.Model):
                 self._means[name].update_state(value)
         return logs
 
-    def _compare(self, vectors: tf.Tensor, text_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _compare(self, vectors: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """This replica's share of the mean loss over the global batch and of the false negatives: scalars."""
-        local = Views(vectors, text_ids)
-        gathered = Views(*(replicas.gather(x) for x in local))
+        local = Views(vectors, batch["text_ids"], batch.get("targets"))
+        gathered = Views(*(None if x is None else replicas.gather(x) for x in local))
         rows = tf.shape(vectors)[0]
         losses = self.objective(local, gathered, replicas.row_offset(rows))
         loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
@@ -403,17 +446,17 @@ def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """A single view is its own positive; the encoder sees it twice, under two dropout masks."""
     if batch["text_ids"].shape[1] > 1:
         return batch
-    return {name: tf.repeat(x, 2, axis=1) for name, x in batch.items()}
+    return {name: x if name == "targets" else tf.repeat(x, 2, axis=1) for name, x in batch.items()}
 
 
-def _split(x: Any, share: float, validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
+def _split(x: Any, share: float, validation_data: Any) -> tuple[in_memory.Rows, in_memory.Rows]:
     rows = in_memory.rows(x)
     if rows is None or validation_data is not None:
         raise UserError("validation_split cuts off the end of a list or an array. Otherwise give validation_data.")
     at = round(len(rows) * (1 - share))
     if not 0 < at < len(rows):
         raise UserError(f"validation_split={share}: leaves {at} of {len(rows)} rows to train on.")
-    return rows[:at], rows[at:]
+    return rows.part(slice(at)), rows.part(slice(at, None))
 
 
 def _refuse(**given: Any) -> None:

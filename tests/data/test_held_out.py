@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from simcse_tf import train
+from simcse_tf import runs, train
 from simcse_tf.data.held_out import hold_out
 from simcse_tf.data.sources import open_source, scan
 from simcse_tf.errors import UserError
+from simcse_tf.training.checkpoint import RunDirectory
 from simcse_tf.training.plan import plan
 
 
@@ -42,6 +43,24 @@ def test_some_of_all_rows_are_chosen_and_not_the_first(pairs):
     places = [int(row[1].split()[1]) for row in split(pairs).rows]
     assert places == sorted(places)
     assert places[0] < 200 < places[-1]
+
+
+def test_rows_with_several_hard_negatives_are_held_out_whole(tmp_path):
+    path = tmp_path / "mined.csv"
+    # A hard negative of each row is the positive of its neighbour.
+    rows = [(f"a{i}", f"p{i}", f"n{i}", f"p{i ^ 1}") for i in range(400)]
+    path.write_text("anchor,positive,negative_1,negative_2\n" + "".join(",".join(row) + "\n" for row in rows), "utf-8")
+    held = split(path)
+    assert len(held.rows) == 40
+    assert set(held.rows) <= set(rows)
+    assert texts(held.rows).isdisjoint(texts(held.training.rows()))
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    run.write_held_out(held.rows)
+    kept = [json.loads(line) for line in run.held_out.read_text("utf-8").splitlines()]
+    assert [tuple(row.values()) for row in kept] == held.rows
+    assert list(kept[0]) == ["anchor", "positive", "negative_1", "negative_2"]
+    assert runs.read_held_out(run.path) == [row[:2] for row in held.rows]
 
 
 def test_rows_are_connected_through_others(tmp_path):
@@ -130,3 +149,14 @@ class TestPlan:
         flags = ["--preset", str(tiny_preset), "--batch-size", "8", "--dev", "held-out"]
         with pytest.raises(UserError, match="`dev` held-out: .* has single sentences"):
             plan(self.parse(sentences_file, tmp_path, *flags))
+
+    @pytest.mark.parametrize(
+        ("header", "flags"), [("text,label", []), ("sentence1,sentence2,score", ["--loss", "cosent"])]
+    )
+    def test_classes_and_graded_pairs_are_judged_as_the_recipe_says(self, tmp_path, tiny_preset, header, flags):
+        path = tmp_path / "data.csv"
+        path.write_text(f"{header}\n" + "".join(f"{'a,' * header.count(',')}{i % 2}\n" for i in range(400)), "utf-8")
+        flags = ["--preset", str(tiny_preset), *flags]
+        assert self.parse(path, tmp_path, *flags).dev == ("bundled",)
+        with pytest.raises(UserError, match="`dev` held-out: .* has (label|score)s"):
+            plan(self.parse(path, tmp_path, *flags, "--dev", "held-out"))

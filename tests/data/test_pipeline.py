@@ -68,6 +68,23 @@ class TestFeed:
         whole = self.batches(sentences_file, 10, shuffle_buffer=buffer)
         assert whole[step:] == self.batches(sentences_file, 10 - step, start_step=step, shuffle_buffer=buffer)
 
+    @pytest.mark.parametrize("step", [1, 3, 4, 8])  # an epoch has 3
+    def test_pairs_drawn_from_classes_are_the_same_from_any_step(self, tmp_path, step):
+        path = tmp_path / "classes.csv"
+        path.write_text("text,label\n" + "".join(f"{s},{i % 7}\n" for i, s in enumerate(SENTENCES)))
+
+        def batches(n, **settings):
+            feed = Feed(sources.open_source(str(path)), batch_size=16, seed=5, **settings)
+            return [(texts.tolist(), labels.tolist()) for texts, labels in islice(feed, n)]
+
+        whole = batches(10)
+        assert whole[step:] == batches(10 - step, start_step=step)
+        for texts, labels in whole:
+            classes = {s.encode(): i % 7 for i, s in enumerate(SENTENCES)}
+            assert [[classes[anchor], classes[positive]] for anchor, positive in texts] == [[n, n] for n in labels]
+        epochs = [[pair for texts, _ in whole[i : i + 3] for pair in texts] for i in (0, 3)]
+        assert {anchor for anchor, _ in epochs[0]} != {anchor for anchor, _ in epochs[1]}  # 12 of 60 are left over
+
     def test_lines_are_read_once_an_epoch_while_the_batches_are_taken(self, sentences_file):
         read, source = [], sources.open_source(str(sentences_file))
 
@@ -93,7 +110,7 @@ class TestFeed:
         path = tmp_path / "rows.csv"
         path.write_text("a,b\n" + "x,y\n" * 40 + "only one\n", "utf-8")
         feed = Feed(sources.open_source(str(path)), batch_size=8, seed=0, shuffle_buffer=2)
-        batches = token_batches(feed, tiny_tokenizer(), views=2, batch_size=8, max_length=8)
+        batches = token_batches(feed, tiny_tokenizer(), max_length=8)
         with pytest.raises(tf.errors.OpError):
             list(batches)
         assert isinstance(feed.error, UserError)
@@ -108,7 +125,7 @@ class TestFeed:
 
 def test_batches_of_token_ids(triplets_file):
     feed = Feed(sources.open_source(str(triplets_file)), batch_size=4, seed=0)
-    batch = next(iter(token_batches(feed, tiny_tokenizer(), views=3, batch_size=4, max_length=10)))
+    batch = next(iter(token_batches(feed, tiny_tokenizer(), max_length=10)))
     texts = next(iter(Feed(sources.open_source(str(triplets_file)), batch_size=4, seed=0)))
     assert batch["token_ids"].shape == batch["padding_mask"].shape == (4, 3, 10)
     cls, sep = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]")
@@ -124,10 +141,26 @@ def test_batches_of_token_ids(triplets_file):
         assert [(a == flat[i]) for a in flat] == [(a == ids[i]) for a in ids]
 
 
+@pytest.mark.parametrize(
+    ("header", "cells", "dtype", "targets"),
+    [("text1,text2,score", "a,b,{}", tf.float32, [0.5, 1, 2, 3]), ("text,label", "{} a,x{}", tf.int64, [0, 1])],
+)
+def test_targets_travel_with_their_rows(tmp_path, header, cells, dtype, targets):
+    path = tmp_path / "rows.csv"
+    values = targets if dtype == tf.float32 else ["1", "2", "3", "4"]
+    rows = [cells.format(value, int(value) % 2 if dtype == tf.int64 else "") for value in values]
+    path.write_text(header + "\n" + "".join(row + "\n" for row in rows))
+    feed = Feed(sources.open_source(str(path)), batch_size=4, seed=0)
+    (batch,) = token_batches(feed, tiny_tokenizer(), max_length=8).take(1)
+    assert batch["token_ids"].shape == (4, 2, 8)
+    assert (batch["targets"].shape, batch["targets"].dtype) == ((4,), dtype)
+    assert set(batch["targets"].numpy().tolist()) == set(targets)
+
+
 def test_tokens_do_not_depend_on_how_many_threads_made_them(sentences_file):
     def tokens():
         feed = Feed(sources.open_source(str(sentences_file)), batch_size=8, seed=0)
-        batches = token_batches(feed, tiny_tokenizer(), views=1, batch_size=8, max_length=12)
+        batches = token_batches(feed, tiny_tokenizer(), max_length=12)
         return np.concatenate([b["token_ids"] for b in batches.take(30)])
 
     np.testing.assert_array_equal(tokens(), tokens())

@@ -1,9 +1,11 @@
 """Trains a tiny model on N logical CPUs and prints losses and a weight as JSON; a process of its own, because logical
-devices are fixed when TensorFlow starts. Arguments: preset, triplets file, replicas.
+devices are fixed when TensorFlow starts. Arguments: preset, directory of data files, replicas.
 """
 
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,13 +19,12 @@ from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.training import loop
 from simcse_tf.training.simcse import SimCSE
 
-preset, path, replicas = sys.argv[1], sys.argv[2], int(sys.argv[3])
+preset, directory, replicas = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(replicas, 1))
 strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else None
 strategy = strategy or tf.distribute.get_strategy()
-config = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5, hard_negative_weight=0.3)
-source = sources.open_source(path)
+CONFIG = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5)
 
 
 class Logs(keras.callbacks.Callback):
@@ -37,12 +38,13 @@ class Logs(keras.callbacks.Callback):
         self.false_negatives.append(int(logs["false_negatives"]))
 
 
-def train(chunk_size, *, texts=False):
+def train(data, chunk_size=None, *, optimizer=None, texts=False, **settings):
     keras.utils.set_random_seed(1)
+    config, source = replace(CONFIG, **settings), sources.open_source(str(directory / data))
     with strategy.scope():
         encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
         model = SimCSE(encoder, loop.objective(config), chunk_size=chunk_size)
-        model.compile(optimizer=loop.optimizer(config, 5, strategy), jit_compile=False)
+        model.compile(optimizer=optimizer or loop.optimizer(config, 5, strategy), jit_compile=False)
     logs, vectors = Logs(), np.zeros(0)
     if texts:
         rows = list(source.rows())
@@ -51,15 +53,21 @@ def train(chunk_size, *, texts=False):
         vectors = model.predict([row[0] for row in rows[:5]], verbose=0)
     else:
         feed = Feed(source, batch_size=8, seed=0)
-        batches = token_batches(feed, encoder.tokenizer, views=3, batch_size=8, max_length=12)
+        batches = token_batches(feed, encoder.tokenizer, max_length=12)
         model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[logs])
     weights = np.concatenate([np.ravel(v) for v in (*model.trainable_variables, vectors)])
     return {"losses": logs.losses, "false_negatives": logs.false_negatives, "weights": weights.tolist()}
 
 
-results = {"replicas": strategy.num_replicas_in_sync, **train(None)}
+weighted = {"data": "negatives.csv", "hard_negative_weight": 0.3}
+results = {"replicas": strategy.num_replicas_in_sync, **train(**weighted)}
 if replicas < 4:
-    results["texts"] = train(None, texts=True)
-if replicas == 2:
-    results["chunked"] = train(2)
+    results["texts"] = train(**weighted, texts=True)
+    # Two replicas in chunks against one with the whole batch.
+    chunk_size = 2 if replicas == 2 else None
+    results["classes"] = train("classes.csv", chunk_size)
+    with strategy.scope():
+        # Unlike AdamW and clipping it shows the gradients' size.
+        descent = keras.optimizers.SGD(0.02)
+    results["graded"] = train("graded.csv", chunk_size, optimizer=descent, loss="cosent")
 json.dump(results, sys.stdout)

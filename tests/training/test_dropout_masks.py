@@ -25,7 +25,7 @@ def encoder(tiny_origin):
 def views(encoder, sentences_file):
     """A batch in which every sentence is there twice."""
     feed = Feed(sources.open_source(str(sentences_file)), batch_size=8, seed=0)
-    batch = next(iter(token_batches(feed, encoder.tokenizer, views=1, batch_size=8, max_length=12)))
+    batch = next(iter(token_batches(feed, encoder.tokenizer, max_length=12)))
     return {name: tf.repeat(x, 2, axis=1) for name, x in batch.items()}
 
 

@@ -11,7 +11,7 @@ from simcse_tf import train
 from simcse_tf.config import EncoderConfig, TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.formats.encoders import load_encoder
-from simcse_tf.models.objectives import InfoNCE, TripletMargin, Views, count_false_negatives
+from simcse_tf.models.objectives import CoSENT, InfoNCE, TripletMargin, Views, count_false_negatives
 from simcse_tf.training import gradcache
 from simcse_tf.training.simcse import SimCSE
 from tests.conftest import SENTENCES, VOCABULARY
@@ -58,15 +58,22 @@ def assert_equal(gradients, expected):
 
 
 @pytest.mark.parametrize(
-    ("views", "objective", "chunk_size"),
-    [(2, InfoNCE(0.5), 2), (3, InfoNCE(0.5, 0.3), 4), (3, TripletMargin(0.5), 1)],
+    ("views", "objective", "chunk_size", "targets"),
+    [
+        (2, InfoNCE(0.5), 2, {"targets": np.array([0, 1, 2, 0, 0, 1, 1, 2])}),
+        (4, InfoNCE(0.5, 0.3), 4, {}),
+        (3, TripletMargin(0.5), 1, {}),
+        (2, CoSENT(0.5), 2, {"targets": np.array([0, 1, 5, 3, 0, 2, 1, 4], "float32")}),
+    ],
+    ids=["classes", "two hard negatives", "triplets", "graded pairs"],
 )
-def test_without_dropout_the_gradients_are_the_plain_steps(encoders, views, objective, chunk_size):
-    expected, expected_logs = compiled(encoders[0.0], objective).gradients(batch(views))
+def test_without_dropout_the_gradients_are_the_plain_steps(encoders, views, objective, chunk_size, targets):
+    data = batch(views) | targets
+    expected, expected_logs = compiled(encoders[0.0], objective).gradients(data)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1024.0)
     chunked = compiled(encoders[0.0], objective, scaled, chunk_size=chunk_size)
     scaled.build(chunked.trainable_variables)
-    gradients, logs = tf.function(chunked.gradients)(batch(views))
+    gradients, logs = tf.function(chunked.gradients)(data)
     assert_equal([g / 1024 for g in gradients], expected)
     assert [g.shape for g in gradients] == [v.shape for v in chunked.trainable_variables]
     assert logs.keys() == expected_logs.keys()

@@ -10,13 +10,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simcse_tf import DevelopmentCallback, InfoNCE, SentenceEncoder, SimCSE, STSCallback, TripletMargin, bundled_pairs
+from simcse_tf import (
+    CoSENT,
+    DevelopmentCallback,
+    InfoNCE,
+    SentenceEncoder,
+    SimCSE,
+    STSCallback,
+    TripletMargin,
+    bundled_pairs,
+)
 from simcse_tf.data import in_memory
 from simcse_tf.errors import UserError
 from tests.conftest import SENTENCES, TENSORFLOWS_LINES, WORDS, unchecked
 
 PAIRS = list(zip(SENTENCES[:24], SENTENCES[24:48], strict=True))
 TRIPLETS = list(zip(SENTENCES[:20], SENTENCES[20:40], SENTENCES[40:60], strict=True))
+GRADED = [(a, b, i % 5 / 2) for i, (a, b) in enumerate(PAIRS)]
+CLASSES = [(text, i % 4) for i, text in enumerate(SENTENCES)]
 
 
 @pytest.fixture
@@ -98,10 +109,54 @@ class TestTexts:
 
     def test_the_number_of_views_may_change_between_calls(self, make):
         model = make()
-        for rows in (SENTENCES[:16], TRIPLETS):
+        for rows in (SENTENCES[:16], [(*row, row[0]) for row in TRIPLETS]):
             assert np.isfinite(model.fit(rows, batch_size=8, verbose=0).history["loss"]).all()
             assert np.isfinite(model.evaluate(rows, batch_size=8, verbose=0)).all()
             assert len(model.predict(rows, verbose=0)) == len(rows)
+
+    def test_texts_of_classes_are_paired_anew_in_every_epoch(self, make):
+        model = make(dropout=0.0)
+        history = model.fit(CLASSES, batch_size=8, epochs=2, verbose=0, validation_split=0.4).history
+        assert np.isfinite(history["loss"]).all()
+        assert np.isfinite(history["val_loss"]).all()
+        # Of one class in a batch there is nothing that could be a negative.
+        two = [("a dog", 1), ("a cat", 1), ("the dog", 1), ("the cat", 1), ("a man", 2), ("a woman", 2)]
+        assert model.evaluate(two, batch_size=6, verbose=0, return_dict=True)["loss"] > 0
+        source = in_memory.classes(in_memory.rows(CLASSES))
+        epochs = [{row[:2] for row in source.rows(seed=3, epoch=epoch)} for epoch in (0, 1)]
+        assert {anchor for anchor, _ in epochs[0]} == {anchor for anchor, _ in epochs[1]} == set(SENTENCES)
+        assert epochs[0] != epochs[1]
+
+    def test_graded_pairs_from_a_list_and_from_data_sets(self, make):
+        model = make(CoSENT(0.1))
+        before = model.evaluate(GRADED, batch_size=24, verbose=0, return_dict=True)["loss"]
+        *texts, scores = map(list, zip(*GRADED, strict=True))
+        for columns in ((*texts, scores), (PAIRS, scores), (tuple(texts), scores)):
+            data = tf.data.Dataset.from_tensor_slices(columns).batch(24)
+            assert model.evaluate(data, verbose=0, return_dict=True)["loss"] == pytest.approx(before, rel=1e-5)
+        assert np.isfinite(model.fit(GRADED, batch_size=8, epochs=2, verbose=0).history["loss"]).all()
+        assert len(model.predict(GRADED[:3], verbose=0)) == 3
+
+    @pytest.mark.parametrize(
+        ("objective", "rows", "facts"),
+        [
+            (CoSENT(), PAIRS, ["CoSENT needs", "score"]),
+            (CoSENT(), [("a", "b", "c", 1.0)] * 4, ["CoSENT needs", "score"]),
+            (InfoNCE(), GRADED, ["InfoNCE", "class", "CoSENT"]),
+            (InfoNCE(), [("a dog", 0.5), ("a cat", 1.0)], ["InfoNCE", "whole number"]),
+            (TripletMargin(), CLASSES, ["TripletMargin has no use"]),
+            (InfoNCE(), [*CLASSES, ("alone", 9)], ["row 60", "label 9"]),
+            (InfoNCE(), [("a dog", 3), ("a cat", 3)], ["label 3", "other classes"]),
+            (InfoNCE(), [("a dog", 3), ("a cat",)], ["row 1 has 1 text", "row 0 has 1 text and a number"]),
+            (CoSENT(), [*GRADED, ("a", "b", float("nan"))], ["row 24", "nan"]),
+            (CoSENT(), GRADED[:1], ["at least 2"]),
+        ],
+    )
+    def test_numbers_that_the_objective_cannot_use_are_refused(self, make, objective, rows, facts):
+        with pytest.raises(UserError) as e:
+            make(objective).fit(rows, verbose=0)
+        for fact in facts:
+            assert fact in str(e.value)
 
     def test_a_callback_may_predict_other_texts_between_epochs(self, make):
         model = make()
@@ -126,7 +181,7 @@ class TestTexts:
             ([("a", "b"), ("a",)], ["row 1", "row 0 has 2"]),
             ((SENTENCES[:5], SENTENCES[5:10]), ["row 0", "5 texts", "zip"]),
             (tf.data.Dataset.from_tensor_slices(["a dog", "a cat"]), ["batch"]),
-            (tf.data.Dataset.from_tensor_slices([["a"] * 4] * 4).batch(2), ["4", "views"]),
+            (tf.data.Dataset.from_tensor_slices([[["a"]] * 4] * 4).batch(2), ["4", "views"]),
             (["a dog"], ["at least 2"]),
         ],
     )

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import write_triplets
+from tests.conftest import SENTENCES
 
 
-def train(preset, path, replicas):
+def train(preset, directory, replicas):
     worker = Path(__file__).with_name("replicas_worker.py")
     done = subprocess.run(
-        [sys.executable, str(worker), str(preset), str(path), str(replicas)],
+        [sys.executable, str(worker), str(preset), str(directory), str(replicas)],
         capture_output=True,
         text=True,
         check=False,
@@ -24,30 +24,37 @@ def train(preset, path, replicas):
 
 
 @pytest.fixture(scope="module")
-def triplets(tmp_path_factory):
-    path = write_triplets(tmp_path_factory.mktemp("replicas"))
+def data(tmp_path_factory):
+    """20 rows of each kind."""
+    directory = tmp_path_factory.mktemp("replicas")
+    left, right, negatives = SENTENCES[:20], SENTENCES[20:40], SENTENCES[40:60]
+    rows = [",".join(row) for row in zip(left, right, negatives, negatives[::-1], strict=True)]
     # Half of the rows twice: a batch of 8 of them has false negatives, also between replicas.
-    header, *rows = path.read_text("utf-8").splitlines()
-    path.write_text("\n".join([header, *rows[:10], *rows]) + "\n", "utf-8")
-    return path
+    negatives = ["anchor,positive,negative_1,negative_2", *rows[:10], *rows]
+    classes = ["text,label", *(f"{text},{i % 4}" for i, text in enumerate(left))]
+    graded = ["text1,text2,score", *(f"{a},{b},{i % 5}" for i, (a, b) in enumerate(zip(left, right, strict=True)))]
+    for name, lines in (("negatives", negatives), ("classes", classes), ("graded", graded)):
+        (directory / f"{name}.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    return directory
 
 
 @pytest.fixture(scope="module")
-def one_replica(tiny_preset, triplets):
-    return train(tiny_preset, triplets, 1)
+def one_replica(tiny_preset, data):
+    return train(tiny_preset, data, 1)
 
 
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, triplets, replicas):
-    """Hard negatives, clipping and AdamW included; dropout off."""
-    several = train(tiny_preset, triplets, replicas)
+def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, data, replicas):
+    """Hard negatives, classes, graded pairs, clipping and AdamW included; dropout off."""
+    several = train(tiny_preset, data, replicas)
     assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
     assert max(one_replica["false_negatives"]) > 0
     compare(several, one_replica)
     if replicas == 2:
-        compare(several["chunked"], one_replica)
         # Texts from a list: shuffled, evaluated, predicted.
         compare(several["texts"], one_replica["texts"])
+        for kind in ("classes", "graded"):
+            compare(several[kind], one_replica[kind])
 
 
 def compare(several, one):

@@ -16,7 +16,7 @@ from tests.models.test_objectives import numpy_info_nce
 def batches(path, tokenizer, batch_size=8):
     source = sources.open_source(str(path))
     feed = Feed(source, batch_size=batch_size, seed=0)
-    return token_batches(feed, tokenizer, views=source.views, batch_size=batch_size, max_length=12)
+    return token_batches(feed, tokenizer, max_length=12)
 
 
 def model(origin, head="none", dropout=0.0, objective=None, jit_compile=False, rate=1e-3):

@@ -203,12 +203,27 @@ def test_supervised_training_keeps_and_exports_the_head(capsys, tiny_preset, tri
     assert np.abs(exported - without).max() > 1e-3
 
 
-@pytest.mark.parametrize(("loss", "precision"), [("infonce", "bfloat16"), ("triplet", "float16")])
-def test_every_objective_runs_in_mixed_precision(capsys, tiny_preset, triplets_file, tmp_path, loss, precision):
-    flags = ["--preset", str(tiny_preset), "--data", str(triplets_file), "--batch-size", "4", "--max-length", "12"]
-    flags += ["--max-steps", "2", "--export-to", "None", "--no-report", "--output-dir", str(tmp_path / "run")]
-    result = run(capsys, [*flags, "--loss", loss, "--mixed-precision", precision])
-    assert result["steps"] == 2
+@pytest.mark.parametrize(
+    ("loss", "precision", "header", "value"),
+    [
+        ("infonce", "bfloat16", "anchor,positive,negative_1,negative_2", "{a},{b},{a},{b}"),
+        ("infonce", "off", "text,label", "{a},{class_}"),
+        ("triplet", "float16", "anchor,positive,negative", "{a},{b},{a}"),
+        ("cosent", "bfloat16", "sentence1,sentence2,score", "{a},{b},{class_}"),
+    ],
+    ids=["hard negatives", "classes", "triplets", "graded pairs"],
+)
+def test_every_kind_of_rows_and_every_objective_run(capsys, tiny_preset, tmp_path, loss, precision, header, value):
+    data = tmp_path / "data.csv"
+    rows = [value.format(a=a, b=b, class_=i % 3) for i, (a, b) in enumerate(itertools.pairwise(SENTENCES))]
+    data.write_text("\n".join([header, *rows]) + "\n", "utf-8")
+    flags = ["--preset", str(tiny_preset), "--data", str(data), "--batch-size", "4", "--max-length", "12"]
+    flags += ["--dev", "bundled", "--max-steps", "2", "--export-to", "None", "--no-report"]
+    flags += ["--output-dir", str(tmp_path / "run"), "--loss", loss, "--mixed-precision", precision]
+    assert run(capsys, flags)["steps"] == 2
+    losses = [m["loss"] for m in metrics(tmp_path) if "loss" in m]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
 
 
 def test_without_the_extra_report_a_run_says_so_before_it_starts(monkeypatch, capsys, flags):
