@@ -47,12 +47,39 @@ class EncoderConfig:
     # positions for, at most 512. Training has a maximum of its own (32 in the paper, which evaluates on whole
     # sentences).
     max_length: int | None = None
+    # What is put before a query, and before a text that a query should find. An encoder with neither has no prompts.
+    query_prompt: str = ""
+    passage_prompt: str = ""
 
     def __post_init__(self):
         for field in ("pooling", "head"):
             check_choice(field, getattr(self, field), _CHOICES[field])
         if self.max_length is not None:
             check_max_length(self.max_length)
+        for field in _PROMPTS:
+            check_prompt(field, getattr(self, field))
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Both prompts by the names under which callers ask for them; none if both are empty."""
+        prompts = {"query": self.query_prompt, "passage": self.passage_prompt}
+        return prompts if any(prompts.values()) else {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is written into files: without empty prompts, as by versions that knew none."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value or name not in _PROMPTS}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
+        """Reads the fields in `to_dict`'s output, whatever else is there.
+
+        Raises:
+            UserError: A value that cannot be.
+            KeyError: A field is missing that every version has written.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: values[name] for name in names if name in values or name not in _PROMPTS})
 
 
 @dataclass(frozen=True)
@@ -76,6 +103,12 @@ class TrainConfig:
     # Whether every view of a batch is encoded under dropout masks of its own, or all under the same (the paper's
     # ablation "fixed 0.1": the two views of a sentence are then equal).
     dropout_masks: DropoutMasks = "independent"
+    # Put before every anchor in training, such as 'query: ', and saved with the encoder, which can later put it before
+    # queries. Default: that of the preset, if it has one.
+    query_prompt: str | None = None
+    # Put before every other text of a row, such as 'passage: ', and saved likewise: for the texts that queries should
+    # find.
+    passage_prompt: str | None = None
 
     # --- Data ---
 
@@ -179,9 +212,15 @@ class TrainConfig:
     # Compile the training step with XLA; auto: on one GPU.
     jit_compile: Switch = "auto"
 
-    def encoder(self) -> EncoderConfig:
-        """The part of the configuration that travels with the weights."""
-        return EncoderConfig(pooling=self.pooling, head=self.head)
+    def encoder(self, preset: EncoderConfig | None = None) -> EncoderConfig:
+        """The part of the configuration that travels with the weights.
+
+        Args:
+            preset: What the preset says of itself; its prompts stay where no others are given.
+        """
+        given = {name: value for name in _PROMPTS if (value := getattr(self, name)) is not None}
+        kept = {name: getattr(preset, name) for name in _PROMPTS} if preset else {}
+        return EncoderConfig(pooling=self.pooling, head=self.head, **kept | given)
 
     def validate(self) -> None:
         """Checks every field by itself and the fields against each other.
@@ -195,6 +234,9 @@ class TrainConfig:
             check_range(field, getattr(self, field), low=1)
         check_crops(self.crop_sentences, self.crop_overlap)
         check_max_length(self.max_length)
+        for field in _PROMPTS:
+            if getattr(self, field) is not None:
+                check_prompt(field, getattr(self, field))
         for field in ("max_steps", "save_every"):
             if getattr(self, field) is not None:
                 check_range(field, getattr(self, field), low=1)
@@ -302,6 +344,21 @@ def check_crops(sentences: int, overlap: int) -> None:
     check_range("crop_overlap", overlap, low=0, high=sentences - 1, why=f"fewer than `crop_sentences` {sentences}")
 
 
+def check_prompt(field: str, prompt: str) -> None:
+    """Checks that a prompt is text.
+
+    Raises:
+        UserError: It is not a string, or has characters that Unicode text cannot have.
+    """
+    if not isinstance(prompt, str):
+        raise UserError(f"`{field}` {prompt!r}: must be a string, such as 'query: '.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as e:
+        raise UserError(f"`{field}` {prompt!r}: is not valid UTF-8 ({e.reason} at character {e.start}).") from e
+
+
+_PROMPTS = ("query_prompt", "passage_prompt")
 _CHOICES = {
     "pooling": get_args(Pooling),
     "head": get_args(Head),

@@ -7,6 +7,7 @@ grow with their number.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
@@ -25,6 +26,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from simcse_tf import cli, loading
 from simcse_tf.data.rows import BadTextError, decode, lines, readable
+from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.files import write_whole
 from simcse_tf.serving import probes
@@ -55,6 +57,9 @@ class EncodeConfig:
     shard_size: int | None = None
     # Texts per call of the model.
     batch_size: int = 64
+    # Put one of the model's prompts before each text, if it was trained with prompts: query, or passage for the texts
+    # that queries should find. Default: none.
+    prompt_name: PromptName | None = None
     # Start, continue what a killed run left, or find the output complete.
     resume: bool = False
     # Replace the output, and discard what a killed run left.
@@ -71,7 +76,7 @@ class About:
     shard_size: int
     # Rows that are written.
     done: int = 0
-    # Of the model: its name, for people; what it makes of the probes, `(probes, dim)`.
+    # Of the model: its name, for people; what it makes of the probes with that prompt, `(probes, dim)`.
     model: str = ""
     fingerprint: tuple[tuple[float, ...], ...] = ()
 
@@ -95,7 +100,7 @@ def main(arguments: list[str]) -> None:
     """The command: streams texts through the model into arrays, which appear when they are complete."""
     config = cli.parse(EncodeConfig, arguments, prog=cli.prog("encode"), description=_DESCRIPTION)
     _check(config)
-    load = loading.locate(config.model)
+    load = loading.locate(config.model, prompt_name=config.prompt_name)
     partial = config.output.with_name(f".{config.output.name}.partial")
     before = _left(config, partial)
     about = _survey(config)
@@ -110,7 +115,10 @@ def main(arguments: list[str]) -> None:
     with cli.lean_imports():
         model = load()
     console = cli.console()
-    fingerprint = tuple(tuple(row) for row in model.encode(probes.PROBES).tolist())
+    encode = model.encode
+    if config.prompt_name is not None:
+        encode = functools.partial(encode, prompt_name=config.prompt_name)
+    fingerprint = tuple(tuple(row) for row in encode(probes.PROBES).tolist())
     about = replace(about, model=config.model, fingerprint=fingerprint)
     if before is None:
         shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +132,7 @@ def main(arguments: list[str]) -> None:
     stream = itertools.islice(texts(config.input), about.done, about.rows)
     with _Shown(about, console) as shown:
         while block := list(itertools.islice(stream, _CALLS * config.batch_size)):
-            about = _append(partial, about, model.encode(block, batch_size=config.batch_size))
+            about = _append(partial, about, encode(block, batch_size=config.batch_size))
             shown.update(about.done)
     if about.done != about.rows:
         raise UserError(f"{config.input}: changed while it was being read. Encode it again with --overwrite.")
@@ -244,8 +252,8 @@ def _check_model(partial: Path, before: About, now: About) -> None:
     then, new = np.array(before.fingerprint), np.array(now.fingerprint)
     if probes.difference(then, new, tolerance=probes.SAME_FLOAT32):
         raise UserError(
-            f"--resume: this output was begun with another model ({before.model}), which gives the same texts other "
-            "vectors. Give that model, or start anew with --overwrite."
+            f"--resume: this output was begun with another model ({before.model}) or another --prompt-name, which give "
+            "the same texts other vectors. Give those that it was begun with, or start anew with --overwrite."
         )
     for i in range(-(-before.done // before.shard_size)):
         name, rows = before.shard(i)

@@ -13,6 +13,7 @@ import numpy as np
 
 from simcse_tf import quiet
 from simcse_tf.config import Pooling
+from simcse_tf.data.strings import PromptName, check_prompt_name
 from simcse_tf.errors import UserError
 from simcse_tf.serving.exported import is_exported, is_litert, version_directory
 
@@ -25,24 +26,34 @@ _ADDRESSES = ("http://", "https://", "grpc://")
 class Encodes(Protocol):
     """Anything that turns texts into unit vectors."""
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """`(len(texts), dim)` float32 of unit length, in the order of `texts`."""
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """The names of its prompts, `query` and `passage`, if it has any."""
+        ...
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
+    ) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length, in the order of `texts`, each with that prompt before it."""
         ...
 
 
-def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
+def locate(
+    model: str, pooling: Pooling | None = None, *, prompt_name: PromptName | None = None
+) -> Callable[[], Encodes]:
     """Finds MODEL and checks it without importing TensorFlow.
 
     Args:
         model: A SavedModel or LiteRT directory, a run directory, a preset name, a Hugging Face directory, or the
             address of a model in TF Serving (`http://`, `https://`, `grpc://`).
         pooling: Pool in another way than the encoder was saved with; an exported model cannot.
+        prompt_name: A prompt that the model must have; of an exported model only its `encode` knows.
 
     Returns:
         A function that loads it, or raises a `UserError` if it cannot be loaded.
 
     Raises:
-        UserError: There is no such model, a file of it is damaged, or it cannot pool in another way.
+        UserError: There is no such model, a file of it is damaged, it cannot pool in another way, or it has no prompts.
     """
     path = Path(model)
     served = model.startswith(_ADDRESSES)
@@ -65,6 +76,8 @@ def locate(model: str, pooling: Pooling | None = None) -> Callable[[], Encodes]:
 
     origin = presets.locate(model)
     config = origin.encoder_config(pooling=pooling)
+    if prompt_name is not None:
+        check_prompt_name(prompt_name, config.prompts)
 
     def load_live() -> Encodes:
         quiet.import_tensorflow()
@@ -105,8 +118,9 @@ class _Live:
 
     def __init__(self, name: str, encoder: Encodes):
         self.name = name
+        self.prompt_names = encoder.prompt_names
         self._encoder = encoder
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str], prompt_name: PromptName | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
-        return self._encoder.encode(texts, batch_size=len(texts))
+        return self._encoder.encode(texts, batch_size=len(texts), prompt_name=prompt_name)

@@ -111,6 +111,10 @@ WORDS = [
 ]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
+# What the exports that tests share put before queries and passages, where they are asked to. With these every one of
+# SENTENCES still finds itself.
+PROMPTS = {"query_prompt": "book ", "passage_prompt": "! "}
+
 SENTENCES = [
     f"{a} {noun} {verb} {place} the {thing} ."
     for a in ("a", "the", "an old")
@@ -211,12 +215,12 @@ def exported_family(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(tiny_origin, tmp_path_factory) -> Path:
-    """The directory `tiny`, with version 1 of a tiny BERT."""
+    """The directory `tiny`, with version 1 of a tiny BERT, which has prompts."""
     from simcse_tf.config import EncoderConfig
     from simcse_tf.formats.encoders import load_encoder
 
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    export_unchecked(load_encoder(tiny_origin, EncoderConfig("avg", "none")), directory)
+    export_unchecked(load_encoder(tiny_origin, EncoderConfig("avg", "none", **PROMPTS)), directory)
     return directory
 
 
@@ -227,7 +231,7 @@ def litert(tiny_origin, tmp_path_factory) -> Path:
     from simcse_tf.formats import litert
     from simcse_tf.formats.encoders import load_encoder
 
-    encoder = load_encoder(tiny_origin, EncoderConfig("avg", "none"))
+    encoder = load_encoder(tiny_origin, EncoderConfig("avg", "none", **PROMPTS))
     with pytest.MonkeyPatch.context() as patch:
         # As for most people: Python writes what it has compiled.
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)

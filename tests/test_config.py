@@ -57,6 +57,38 @@ def test_an_encoder_needs_a_pooler_and_a_head_that_exist():
         EncoderConfig(head="both")
 
 
+class TestPrompts:
+    def test_an_encoder_has_both_or_none(self):
+        assert EncoderConfig().prompts == {}
+        assert EncoderConfig(query_prompt="q: ").prompts == {"query": "q: ", "passage": ""}
+
+    def test_files_of_an_encoder_without_are_as_they_were(self):
+        config = EncoderConfig("avg", "none", 8)
+        assert config.to_dict() == {"pooling": "avg", "head": "none", "max_length": 8}
+        for other in (
+            config,
+            EncoderConfig(query_prompt="q: "),
+            EncoderConfig(query_prompt="q\n", passage_prompt=" "),
+        ):
+            assert EncoderConfig.from_dict({**other.to_dict(), "sha256": {}}) == other
+
+    def test_training_keeps_those_of_the_preset_unless_it_is_given_others(self):
+        preset = EncoderConfig(query_prompt="q: ", passage_prompt="p: ")
+        assert TrainConfig().encoder(preset).prompts == preset.prompts
+        assert TrainConfig(passage_prompt="d: ").encoder(preset).prompts == {"query": "q: ", "passage": "d: "}
+        assert TrainConfig(query_prompt="", passage_prompt="").encoder(preset).prompts == {}
+        assert TrainConfig().encoder(None).prompts == TrainConfig().encoder().prompts == {}
+
+    @pytest.mark.parametrize(
+        ("prompt", "message"), [("caf\udce9 ", "is not valid UTF-8 .*character 3"), (5, "a string")]
+    )
+    def test_one_that_is_not_text_is_refused(self, prompt, message):
+        with pytest.raises(UserError, match=f"`query_prompt` .*{message}"):
+            TrainConfig(query_prompt=prompt).validate()
+        with pytest.raises(UserError, match=f"`passage_prompt` .*{message}"):
+            EncoderConfig(passage_prompt=prompt)
+
+
 def test_every_preset_of_a_recipe_exists():
     from simcse_tf.formats import presets
 

@@ -78,6 +78,7 @@ def test_the_command_line_runs_on_a_preset_and_says_nothing_of_tensorflows(tiny_
         (["--input", "in.txt", "--output", "x.npy", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--input", "empty.txt", "--output", "x.npy"], r"empty.txt: empty \(0 lines\)"),
         (["--input", "latin.txt", "--output", "x.npy"], r"latin.txt:2: byte 0xe9 at position 4"),
+        (["--input", "in.txt", "--output", "x.npy", "--prompt-name", "query"], "this model has no prompts"),
     ],
 )
 def test_bad_input(tiny_preset, tmp_path, monkeypatch, flags, message):
@@ -108,7 +109,8 @@ class Stub:
     def __init__(self, seed=0, dim=5, dies_at=0):
         self.seed, self.dim, self.left = seed, dim, dies_at
 
-    def encode(self, texts, *, batch_size=64):
+    def encode(self, texts, *, batch_size=64, prompt_name=None):
+        texts = [f"{prompt_name}: {text}" for text in texts] if prompt_name else texts
         self.left -= 1
         if self.left == 0:
             raise Killed
@@ -127,7 +129,7 @@ def run(tmp_path, monkeypatch):
     Path("in.txt").write_text("".join(f"{line}\n" for line in LINES), "utf-8")
 
     def run(*flags, model=None, lines=None, killed=False):
-        monkeypatch.setattr(encode.loading, "locate", lambda name: lambda: model or Stub())
+        monkeypatch.setattr(encode.loading, "locate", lambda name, **_: lambda: model or Stub())
         if lines is not None:
             Path("in.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         arguments = ["some/model", "--input", "in.txt", "--batch-size", "4", *flags]
@@ -220,6 +222,14 @@ def test_another_shard_size_is_not_continued(run):
     run(*SHARDS, model=Stub(dies_at=5), killed=True)
     with pytest.raises(UserError, match="the stopped run had --shard-size 11. Give it again"):
         run("--output", "x", "--shard-size", "12", "--resume")
+
+
+def test_a_prompt_is_put_before_each_text_and_another_one_does_not_continue_it(run):
+    run(*ONE, "--prompt-name", "passage", model=Stub(dies_at=5), killed=True)
+    with pytest.raises(UserError, match="begun with another model .* or another --prompt-name"):
+        run(*ONE, "--prompt-name", "query", "--resume")
+    run(*ONE, "--prompt-name", "passage", "--resume")
+    np.testing.assert_array_equal(np.load("x.npy"), Stub().encode([f"passage: {line}" for line in LINES]))
 
 
 def test_lost_rows_are_noticed(run):

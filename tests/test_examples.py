@@ -37,9 +37,9 @@ def test_supervised_triplets_scores_and_saves(run, tiny_preset, triplets_file, t
     assert SentenceEncoder.from_preset(str(tmp_path / "my_encoder")).encode("a dog").shape == (16,)
 
 
-def test_search_finds_a_sentence_that_is_there(run, exported, sentences_file):
+def test_search_finds_a_sentence_that_is_there(run, tiny_preset, sentences_file):
     pytest.importorskip("faiss", reason="faiss is not installed: pip install 'simcse-tf[index]'")
-    out = run("search.py", "a dog sleeps near the river .", "--texts", sentences_file, "--model", exported)
+    out = run("search.py", "a dog sleeps near the river .", "--texts", sentences_file, "--model", tiny_preset)
     assert out.splitlines()[0] == "1.000  a dog sleeps near the river ."
     assert len(out.splitlines()) == 5
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from simcse_tf.data.sources import Row, Source
-from simcse_tf.data.tokenization import tokenize
+from simcse_tf.data.strings import PROMPT_NAMES
+from simcse_tf.data.tokenization import check_prompts, tokenize, with_prompt
 
 # The type of a row's target.
 _NUMBERS = {"label": "int64", "score": "float32"}
@@ -117,25 +118,42 @@ def text_batches(feed: Feed) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(lambda: feed, output_signature=feed.spec)
 
 
-def token_batches(feed: Feed, tokenizer: Any, *, max_length: int, parallel: bool = True) -> tf.data.Dataset:
+def token_batches(
+    feed: Feed,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    prompts: Mapping[str, str] | None = None,
+    parallel: bool = True,
+) -> tf.data.Dataset:
     """Tokenises a feed in parallel with training.
 
     Args:
         feed: Batches of text.
         tokenizer: The encoder's keras-hub tokenizer.
         max_length: Tokens per text; every batch is padded to it, so that XLA compiles one shape.
+        prompts: As for `tokenized`.
         parallel: Tokenise several batches at once.
 
     Returns:
         A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32, `text_ids`
-        `(batch, views)` int64 (equal for equal texts); where the rows have labels or scores, `targets` `(batch,)` int64
-        or float32.
+        `(batch, views)` int64 (equal for equal texts, whatever prompts are put before them); where the rows have labels
+        or scores, `targets` `(batch,)` int64 or float32.
+
+    Raises:
+        UserError: As `tokenized`.
     """
-    return tokenized(text_batches(feed), tokenizer, max_length=max_length, parallel=parallel)
+    return tokenized(text_batches(feed), tokenizer, max_length=max_length, prompts=prompts, parallel=parallel)
 
 
 def tokenized(
-    texts: tf.data.Dataset, tokenizer: Any, *, max_length: int, pad: bool = True, parallel: bool = True
+    texts: tf.data.Dataset,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    pad: bool = True,
+    prompts: Mapping[str, str] | None = None,
+    parallel: bool = True,
 ) -> tf.data.Dataset:
     """Tokenises batches of text.
 
@@ -145,18 +163,30 @@ def tokenized(
         tokenizer: The encoder's keras-hub tokenizer.
         max_length: Tokens per text at most.
         pad: To `max_length`; otherwise to the longest text of the batch.
+        prompts: `query` is put before the first text of a row, `passage` before the others. Where they differ, a text
+            that is alone in its row becomes two views, so that it comes with either.
         parallel: Several batches at once.
 
     Returns:
         Elements as `token_batches` gives them.
+
+    Raises:
+        UserError: A prompt leaves no room for a text.
     """
+    query, passage = ((prompts or {}).get(name, "") for name in PROMPT_NAMES)
+    check_prompts(prompts or {}, tokenizer, max_length=max_length)
 
     # Nothing in it branches on a tensor, and AutoGraph would take longer to convert it than TensorFlow to trace it.
     @tf.autograph.experimental.do_not_convert
     def tokens(texts: tf.Tensor, targets: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        if texts.shape[1] == 1 and query != passage:
+            texts = tf.repeat(texts, 2, axis=1)
         views = texts.shape[1]
         rows = texts.shape[0] or tf.shape(texts)[0]
-        flat = tokenize(tokenizer, tf.reshape(texts, [-1]), max_length=max_length, pad_to=max_length if pad else None)
+        flat = tf.reshape(texts, [-1])
+        if query or passage:
+            flat = with_prompt(tf.tile([query] + [passage] * (views - 1), [rows]), flat)
+        flat = tokenize(tokenizer, flat, max_length=max_length, pad_to=max_length if pad else None)
         batch = {name: tf.reshape(ids, [rows, views, ids.shape[1] or tf.shape(ids)[1]]) for name, ids in flat.items()}
         batch["text_ids"] = tf.strings.to_hash_bucket_fast(texts, 2**62)
         return batch if targets is None else batch | {"targets": targets}

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal, get_args
 
+from simcse_tf.checks import check_choice
 from simcse_tf.errors import UserError
+
+# The two sides of a search. An encoder may have a prompt for each.
+PromptName = Literal["query", "passage"]
+PROMPT_NAMES: tuple[PromptName, ...] = get_args(PromptName)
+
+
+def check_prompt_name(prompt_name: str, known: Collection[str]) -> None:
+    """Checks that a model has a prompt of a name.
+
+    Args:
+        prompt_name: The name.
+        known: The names that the model has: both or none.
+
+    Raises:
+        UserError: There is no such name, or the model has no prompts.
+    """
+    check_choice("prompt_name", prompt_name, PROMPT_NAMES)
+    if prompt_name not in known:
+        raise UserError(
+            f"`prompt_name` {prompt_name}: this model has no prompts. Omit `prompt_name`, or train a model with "
+            "`query_prompt` and `passage_prompt`."
+        )
 
 
 def valid_texts(texts: Sequence[str], batch_size: int) -> list[str]:

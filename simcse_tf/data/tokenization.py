@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from simcse_tf.data.bpe import BYTES_PER_TOKEN, byte_pairs
+from simcse_tf.errors import UserError
 
 
 def is_byte_level(tokenizer: Any) -> bool:
     """Whether a keras-hub tokenizer is a byte-level BPE, as RoBERTa's is."""
     return hasattr(tokenizer, "merges")
+
+
+def with_prompt(prompt: str | tf.Tensor, text: tf.Tensor) -> tf.Tensor:
+    """Puts a prompt before texts, before anything else is done to them: `(n,)` string.
+
+    Args:
+        prompt: One for all texts, or `(n,)` string, one for each.
+        text: `(n,)` string.
+    """
+    return tf.strings.join([prompt, text])
+
+
+def check_prompts(prompts: Mapping[str, str], tokenizer: Any, *, max_length: int) -> None:
+    """Checks that prompts leave room for a token of text.
+
+    Args:
+        prompts: `query` and `passage`, or none.
+        tokenizer: As for `tokenize`.
+        max_length: Most tokens per text, special tokens included.
+
+    Raises:
+        UserError: One does not.
+    """
+    if not prompts:
+        return
+    run = tf.function(lambda text: tokenize(tokenizer, text, max_length=max_length)["padding_mask"], autograph=False)
+    lengths = tf.reduce_sum(run(tf.constant(list(prompts.values()))), axis=1).numpy()
+    for (name, prompt), length in zip(prompts.items(), lengths, strict=True):
+        if length >= max_length:
+            raise UserError(
+                f"`{name}_prompt` {prompt!r:.80}: leaves no room for a text within `max_length` {max_length}. Shorten "
+                "it, or raise `max_length`."
+            )
 
 
 def tokenize(tokenizer: Any, text: tf.Tensor, *, max_length: int, pad_to: int | None = None) -> dict[str, tf.Tensor]:

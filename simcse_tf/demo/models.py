@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import pairs
 from simcse_tf.serving.client import Client
@@ -54,9 +55,10 @@ class Model:
         self.client = Client(where)
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """`(len(texts), dim)` float32 of unit length."""
-        return self.client.encode(list(texts))
+    def encode(self, texts: Sequence[str], side: PromptName | None = None) -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length; of the sides of a search with the model's prompts, if any."""
+        prompt_name = None if side is None or side not in self.client.prompt_names else side
+        return self.client.encode(list(texts), prompt_name=prompt_name)
 
     def reference(self) -> Reference:
         """The model's scale, measured on bundled pairs when first asked for."""
@@ -82,10 +84,11 @@ class Model:
 class _Borrowed:
     def __init__(self, model: Model):
         self.name = model.client.name
+        self.prompt_names = model.client.prompt_names
         self._client = model.client
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
-        return self._client.encode(texts, batch_size=max(1, len(texts)))
+    def encode_batch(self, texts: list[str], prompt_name: PromptName | None = None) -> np.ndarray:
+        return self._client.encode(texts, batch_size=max(1, len(texts)), prompt_name=prompt_name)
 
 
 class _Version(NamedTuple):

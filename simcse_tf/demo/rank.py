@@ -28,8 +28,8 @@ def rank(registry: Registry, query: str, candidates: list[str], model: str | Non
     """
     query = text.sentence(query, "The query")
     candidates = text.sentences(candidates, "Candidates", least=1, most=text.MAX_CANDIDATES)
-    vectors = registry.model(model).encode([query, *candidates])
-    scores = vectors[1:] @ vectors[0]
+    chosen = registry.model(model)
+    scores = chosen.encode(candidates, "passage") @ chosen.encode([query], "query")[0]
     order = np.argsort(-scores, kind="stable")
     return [{"rank": r, "candidate": candidates[i], "score": float(scores[i])} for r, i in enumerate(order, 1)]
 

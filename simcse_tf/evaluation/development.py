@@ -15,13 +15,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from simcse_tf.data.strings import PromptName
 from simcse_tf.evaluation import geometry, sts
-from simcse_tf.evaluation.embedding import Encode, check, unit
+from simcse_tf.evaluation.embedding import Encode, check, unit, with_prompts
 from simcse_tf.evaluation.pairs import Pairs
 
 Figures = dict[str, float]
+# Texts, and the side of a search that they are on; None where there is none.
+Asked = tuple[list[str], PromptName | None]
 # Asks for the vectors of texts, as often as it likes, and returns the figures.
-Scoring = Generator[list[str], Any, Figures]
+Scoring = Generator[Asked, Any, Figures]
 
 
 class DevelopmentSet(ABC):
@@ -58,7 +61,7 @@ class DevelopmentSet(ABC):
 
     @abstractmethod
     def scoring(self) -> Scoring:
-        """A generator that yields texts, is sent their vectors `(n, dim)`, and returns the figures.
+        """A generator that yields texts with their side, is sent their vectors `(n, dim)`, and returns the figures.
 
         Raises:
             UserError: A vector is missing, not finite or of length 0, or a figure is undefined; names the set.
@@ -67,29 +70,37 @@ class DevelopmentSet(ABC):
     def figures(self, encode: Encode) -> Figures:
         """How an encoder does: figures by name, the headline's among them.
 
+        Args:
+            encode: Texts to their vectors `(n, dim)`. If it is a method of a model with prompts, such as
+                `model.encode`, retrieval asks for queries and documents with their prompts; all else is without.
+
         Raises:
             UserError: As `scoring`.
         """
-        return self.figures_of_each(lambda texts: [encode(texts)], 1)[0]
+        ask = with_prompts(encode)
+        return self._figures(lambda texts, side: [ask(texts, side)], 1)[0]
 
     def figures_of_each(self, encode: Callable[[list[str]], Sequence[Any]], encoders: int) -> list[Figures]:
         """As `figures`, for several encoders that encode together.
 
         Args:
-            encode: Texts to the vectors `(n, dim)` of each encoder.
+            encode: Texts to the vectors `(n, dim)` of each encoder; a method of a model, or a function, as there.
             encoders: How many there are.
 
         Raises:
             UserError: As `scoring`.
         """
+        return self._figures(with_prompts(encode), encoders)
+
+    def _figures(self, ask: Callable[[list[str], PromptName | None], Sequence[Any]], encoders: int) -> list[Figures]:
         scorings = [self.scoring() for _ in range(encoders)]
         # They ask for the same texts, and end together.
-        texts, *_ = [next(scoring) for scoring in scorings]
+        asked, *_ = [next(scoring) for scoring in scorings]
         found: list[Figures] = []
         while not found:
-            for scoring, vectors in zip(scorings, encode(texts), strict=True):
+            for scoring, vectors in zip(scorings, ask(*asked), strict=True):
                 try:
-                    texts = scoring.send(vectors)
+                    asked = scoring.send(vectors)
                 except StopIteration as end:
                     found.append(end.value)
         return found
@@ -251,10 +262,10 @@ def labelled_figures(scores: np.ndarray, same: np.ndarray) -> Figures:
     }
 
 
-def _vectors(texts: list[str], task: str) -> Generator[list[str], Any, np.ndarray]:
+def _vectors(texts: list[str], task: str) -> Generator[Asked, Any, np.ndarray]:
     """Asks for the vectors of texts, each distinct one once: `(len(texts), dim)`."""
     row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    vectors = check((yield list(row)), list(row), task)
+    vectors = check((yield list(row), None), list(row), task)
     return vectors[[row[text] for text in texts]]
 
 

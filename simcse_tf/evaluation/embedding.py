@@ -7,9 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 
 Encode = Callable[[list[str]], Any]
+
+
+def with_prompts(encode: Encode) -> Callable[[list[str], PromptName | None], Any]:
+    """An encoder as a function of texts and of the side of a search that they are on; None if there are no sides.
+
+    A model whose method it is puts its prompt for that side before them, if it has prompts. A function puts nothing.
+    """
+    known = getattr(getattr(encode, "__self__", None), "prompt_names", ())
+
+    def asked(texts: list[str], side: PromptName | None) -> Any:
+        prompt = {"prompt_name": side} if side in known else {}
+        return encode(texts, **prompt)
+
+    return asked
 
 
 def check(embeddings: Any, sentences: list[str], task: str) -> np.ndarray:

@@ -12,6 +12,7 @@ For example:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -28,6 +29,10 @@ except ImportError as e:
     raise UserError(
         f"running MTEB needs mteb 2 or newer, which the extra 'mteb' brings: pip install 'simcse-tf[mteb]' ({e})."
     ) from e
+
+
+# The prompts for what mteb calls the sides of a search, which retrieval tasks alone have.
+_PROMPT_NAMES = {"query": "query", "document": "passage"}
 
 
 class _Encodes(Protocol):
@@ -71,14 +76,14 @@ class MtebEncoder(AbsEncoder):
         batch_size: int = 64,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Embeds the texts of all batches; prompts are not used.
+        """Embeds the texts of all batches; in retrieval tasks with the model's prompts, if it has any.
 
         Args:
             inputs: Batches with a list of strings under `text`: mteb's data loader.
             task_metadata: The task's; its name goes into errors.
             hf_split: Not used.
             hf_subset: Not used.
-            prompt_type: Not used: our encoders treat queries and documents alike.
+            prompt_type: Whether the texts are queries or documents, where the task has sides.
             batch_size: Texts per call of the model.
             **kwargs: Not used (progress bars and the like).
 
@@ -95,4 +100,8 @@ class MtebEncoder(AbsEncoder):
                     f"{task_metadata.name}: has {', '.join(batch)}, but no text; our encoders embed text alone."
                 )
             texts += batch["text"]
-        return check(self.model.encode(texts, batch_size=batch_size), texts, task_metadata.name)
+        encode: Any = self.model.encode
+        side = _PROMPT_NAMES.get(getattr(prompt_type, "value", prompt_type))
+        if side in getattr(self.model, "prompt_names", ()):
+            encode = functools.partial(encode, prompt_name=side)
+        return check(encode(texts, batch_size=batch_size), texts, task_metadata.name)

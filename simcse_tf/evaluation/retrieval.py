@@ -27,7 +27,8 @@ class Retrieval(DevelopmentSet):
 
     Documents are ranked by cosine similarity. Of equally similar ones the earlier in the corpus comes first; copies of
     a text stand together, at the place of the first. Memory does not grow with documents times queries: documents are
-    embedded in blocks, and of each block only what belongs to a query's first answers is kept.
+    embedded in blocks, and of each block only what belongs to a query's first answers is kept. A model with prompts
+    encodes queries with its query prompt and documents with its passage prompt.
 
     Args:
         name: As the attribute.
@@ -99,14 +100,14 @@ class Retrieval(DevelopmentSet):
         return copies
 
     def scoring(self) -> Scoring:
-        queries = unit(check((yield self.queries), self.queries, self.name), self.queries, self.name)
+        queries = unit(check((yield self.queries, "query"), self.queries, self.name), self.queries, self.name)
         copies = self._copies
         texts = list(copies)
         # One more than is counted: the query itself may be among them.
         best = _Best(len(queries), _DEEPEST + 1)
         for start in range(0, len(texts), _DOCUMENTS):
             block = texts[start : start + _DOCUMENTS]
-            best.add(queries, unit(check((yield block), block, self.name), block, self.name))
+            best.add(queries, unit(check((yield block, "passage"), block, self.name), block, self.name))
         answers = []
         for i, places in enumerate(best.places.tolist()):
             found = [j for place in places if place >= 0 for j in copies[texts[place]] if j != self.itself.get(i)]

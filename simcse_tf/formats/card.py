@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ def write(
     library: str | None = None,
     section: Sequence[str] = (),
     packages: Sequence[str] = _PACKAGES,
+    prompts_added_by: str = "Nothing here does that: it is up to the program that calls the model.",
 ) -> None:
     """Writes `README.md` into an exported directory.
 
@@ -58,6 +60,7 @@ def write(
             it.
         section: Lines on what only this format has.
         packages: Those whose versions are listed.
+        prompts_added_by: What puts the encoder's prompts before texts, if it has any.
     """
     run = runs.read(Path(source)) if source and runs.is_run(Path(source)) else None
     start = Path(run.config.preset if run else source).name
@@ -80,6 +83,7 @@ def write(
         "",
         *table("property", "value", _encoder_rows(encoder)),
         "",
+        *_prompts(encoder, prompts_added_by),
         *section,
         "## Recipe",
         "",
@@ -110,6 +114,22 @@ def _encoder_rows(encoder: Encoder) -> list[tuple[str, Any]]:
         ("pooling", encoder.config.pooling),
         ("head", head),
         ("longest text", f"{encoder.max_length} tokens, the rest is cut off"),
+    ]
+
+
+def _prompts(encoder: Encoder, added_by: str) -> list[str]:
+    prompts = encoder.config.prompts
+    if not prompts:
+        return []
+    return [
+        "## Prompts",
+        "",
+        "For search, put the first before every query and the second before every text that queries should find:",
+        "",
+        *(f"    {json.dumps(prompt, ensure_ascii=False)}" for prompt in prompts.values()),
+        "",
+        added_by,
+        "",
     ]
 
 

@@ -1,8 +1,7 @@
-"""What an encoder adds to a keras-hub preset: pooling, head and length in `encoder.json`, and the head's weights."""
+"""What an encoder adds to a keras-hub preset: `encoder.json` (pooling, head, length, prompts), the head's weights."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +26,11 @@ def write(encoder: Encoder, directory: Path) -> None:
         kernel, bias = encoder.head.get_weights()
         safetensors.save({"kernel": kernel, "bias": bias}, directory / _HEAD)
     checksums = {name: sha256(directory / name) for name in _CHECKED if (directory / name).is_file()}
-    write_json(directory / _FILE, dataclasses.asdict(encoder.config) | {"sha256": checksums})
+    write_json(directory / _FILE, encoder.config.to_dict() | {"sha256": checksums})
 
 
 def config(directory: Path) -> EncoderConfig | None:
-    """What a preset directory says of pooling, head and maximum length; None if it has no `encoder.json`.
+    """What a preset directory says of pooling, head, maximum length and prompts; None if it has no `encoder.json`.
 
     Raises:
         UserError: `encoder.json` or a file of weights is damaged.
@@ -41,7 +40,7 @@ def config(directory: Path) -> EncoderConfig | None:
         return None
     about = read_json(file)
     try:
-        found = EncoderConfig(**{field.name: about[field.name] for field in dataclasses.fields(EncoderConfig)})
+        found = EncoderConfig.from_dict(about)
         checksums = dict(about["sha256"])
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(

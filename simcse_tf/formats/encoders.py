@@ -10,6 +10,7 @@ import numpy as np
 
 from simcse_tf.checks import check_choice
 from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling, Quantize
+from simcse_tf.data.tokenization import check_prompts
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, whole_directory
 from simcse_tf.formats import encoder_json, huggingface, keras_hub, litert, presets, savedmodel, sentence_transformers
@@ -34,6 +35,8 @@ class SentenceEncoder(Encoder):
         head: SimCSE's MLP (dense layer, tanh) after pooling: `none`, `train_only` or `always`.
         max_length: Longest text in tokens, [CLS] and [SEP] included; the rest is cut off. None: what the backbone has
             positions for, at most 512.
+        query_prompt: What `encode(texts, prompt_name="query")` puts before each text, such as `query: `.
+        passage_prompt: Likewise for `passage`: the texts that queries should find.
         name: The model's name.
 
     Raises:
@@ -48,6 +51,8 @@ class SentenceEncoder(Encoder):
         pooling: Pooling | None = None,
         head: Head | None = None,
         max_length: int | None = None,
+        query_prompt: str | None = None,
+        passage_prompt: str | None = None,
         dropout: float = 0.1,
         dtype: str = "float32",
         head_init: HeadInit = "random",
@@ -59,16 +64,24 @@ class SentenceEncoder(Encoder):
             pooling: As for the class; by default what the preset says of itself, else `cls`.
             head: As for the class; by default what the preset says of itself, else `none`.
             max_length: As for the class; by default what the preset says of itself.
+            query_prompt: As for the class; by default what the preset says of itself.
+            passage_prompt: Likewise.
             dropout: Rate of the backbone's dropout, in training.
             dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`. Pooling and head are always float32.
             head_init: Where a head starts that the preset has not saved: `random`, or `pooler` for the checkpoint's
                 pooler, where princeton-nlp's SimCSE checkpoints keep their head.
 
         Raises:
-            UserError: There is no such preset, or it cannot be loaded.
+            UserError: There is no such preset, it cannot be loaded, or a prompt leaves no room for a text.
         """
         origin = presets.locate(preset)
-        config = origin.encoder_config(pooling=pooling, head=head, max_length=max_length)
+        config = origin.encoder_config(
+            pooling=pooling,
+            head=head,
+            max_length=max_length,
+            query_prompt=query_prompt,
+            passage_prompt=passage_prompt,
+        )
         return load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
@@ -140,13 +153,15 @@ def load_encoder(
 
     Args:
         origin: From `presets.locate`.
-        config: Pooling, head and maximum length; by default what the origin says of itself, else [CLS] without a head.
+        config: Pooling, head, maximum length and prompts; by default what the origin says of itself, else [CLS] without
+            a head.
         dropout: Rate for the backbone's dropout layers.
         dtype: A Keras dtype policy name for the backbone; pooling, head and loss are always float32.
         head_init: Where a head starts that the origin has not saved: `random`, or `pooler` for the checkpoint's pooler.
 
     Raises:
-        UserError: The weights cannot be read or do not fit; there is no pooler to start the head from.
+        UserError: The weights cannot be read or do not fit; there is no pooler to start the head from; a prompt leaves
+            no room for a text.
     """
     if origin.kind == "huggingface":
         assert origin.directory is not None
@@ -155,7 +170,8 @@ def load_encoder(
         preset = origin.name if origin.directory is None else str(origin.directory.resolve())
         backbone, tokenizer = keras_hub.load(preset, dropout=dropout, dtype=dtype)
     config = config or origin.encoder_config()
-    encoder = SentenceEncoder(backbone, tokenizer, config.pooling, config.head, config.max_length)
+    encoder = SentenceEncoder(backbone, tokenizer, **config.to_dict())
+    check_prompts(config.prompts, tokenizer, max_length=encoder.max_length)
     if encoder.head is not None:
         weights = _saved_head(origin)
         if weights is None and head_init == "pooler":

@@ -218,7 +218,14 @@ def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
         write_json(new / "config.json", _written_config(encoder, model_type, family))
         _write_tokenizer(encoder, family, new)
         safetensors.save(_tensors(encoder, family), new / "model.safetensors", {"format": "pt"})
-        card.write(encoder, new, name=directory.name, source=source, library="sentence-transformers")
+        card.write(
+            encoder,
+            new,
+            name=directory.name,
+            source=source,
+            library="sentence-transformers",
+            prompts_added_by="In sentence-transformers `encode_query` and `encode_document` do that.",
+        )
     return directory
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -98,13 +97,21 @@ def write(
     tokenizer.save(str(new / TOKENIZER_FILE))
     shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
     checksums = {file: sha256(new / file) for file in (MODEL_FILE, TOKENIZER_FILE)}
-    about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **dataclasses.asdict(encoder.config)}
+    about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **encoder.config.to_dict()}
     about["max_length"] = encoder.max_length
     about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
     write_json(new / ENCODER_FILE, about | {"sha256": checksums})
     quality = check(encoder, _RUN, new, check_texts(), quantize)
     section = [*section, *_card_section(new, quantize, quality)]
-    card.write(encoder, new, name=name, source=source, section=section, packages=card.LITERT_PACKAGES)
+    card.write(
+        encoder,
+        new,
+        name=name,
+        source=source,
+        section=section,
+        packages=card.LITERT_PACKAGES,
+        prompts_added_by='`Embedder().encode(texts, prompt_name="query")` does that, and `passage` likewise.',
+    )
 
 
 def embed(encoder: Encoder, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

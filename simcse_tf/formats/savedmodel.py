@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simcse_tf.data.tokenization import is_byte_level, tokenize
+from simcse_tf.data.tokenization import is_byte_level, tokenize, with_prompt
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory
 from simcse_tf.formats import card, served_ops, server_files
@@ -29,7 +29,8 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
 
     Signatures: `serving_default`: `text` string `[None]` -> `embedding` float32 `[None, dim]`, unit length;
     `similarity`: `text_a`, `text_b` string `[None]` -> `score` float32 `[None]`, the cosine; `tokens`: `text` string
-    `[None]` -> `token_ids`, `padding_mask` int32 `[None, None]`, what the encoder saw.
+    `[None]` -> `token_ids`, `padding_mask` int32 `[None, None]`, what the encoder saw. An encoder with prompts has two
+    more, `query` and `passage`: as `serving_default`, with the prompt of that name put before each text.
 
     The version appears only after its operations were checked against the server's, and after a fresh process loaded it
     as TF Serving does (the v1 Session loader) and got the live encoder's embeddings for 21 sentences. Beside
@@ -54,7 +55,8 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
             _write(encoder, directory)
             served_ops.check(directory, target)
             server_files.write_warmup(directory, to.name, plain_texts())
-            card.write(encoder, directory, name=to.name, source=source)
+            added = "The signatures `query` and `passage` do that; `serving_default` and `similarity` add nothing."
+            card.write(encoder, directory, name=to.name, source=source, prompts_added_by=added)
             _check(encoder, directory, check_texts())
         server_files.write_configuration(to)
     except OSError as e:
@@ -65,7 +67,7 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
 def _write(encoder: Encoder, directory: Path) -> None:
     text = [tf.TensorSpec([None], tf.string, name="text")]
     snapshot = Snapshot()
-    # One function for both signatures.
+    # One function for all signatures.
     encode = tf.function(lambda text: encoder.encode_tensor(text, snapshot), input_signature=text, autograph=False)
 
     def serve(text):
@@ -76,6 +78,9 @@ def _write(encoder: Encoder, directory: Path) -> None:
         # One pass for both sides: half the operations to start up.
         vectors = encode(tf.concat([text_a, text_b], axis=0))
         return {"score": tf.reduce_sum(vectors[:rows] * vectors[rows:], axis=1)}
+
+    def serve_with(prompt):
+        return lambda text: {"embedding": encode(with_prompt(prompt, text))}
 
     def tokens(text):
         return tokenize(encoder.tokenizer, text, max_length=encoder.max_length)
@@ -89,6 +94,8 @@ def _write(encoder: Encoder, directory: Path) -> None:
         encoder.tokenizer.built = True
         archive.track(encoder.tokenizer)
     archive.add_endpoint("serving_default", serve, input_signature=text)
+    for name, prompt in encoder.config.prompts.items():
+        archive.add_endpoint(name, serve_with(prompt), input_signature=text)
     pair = [tf.TensorSpec([None], tf.string, name=name) for name in ("text_a", "text_b")]
     archive.add_endpoint("similarity", similarity, input_signature=pair)
     archive.add_endpoint("tokens", tokens, input_signature=text)
@@ -110,6 +117,8 @@ def _check(encoder: Encoder, directory: Path, texts: list[str]) -> None:
     answers = json.loads(done.stdout)
     difference = np.abs(np.array(answers["embedding"]) - encoder.encode(texts)).max()
     difference = max(difference, np.abs(np.array(answers["score"]) - 1).max())
+    for name in encoder.prompt_names:
+        difference = max(difference, np.abs(np.array(answers[name]) - encoder.encode(texts, prompt_name=name)).max())
     if not difference <= _TOLERANCE or answers["none"] != []:
         raise UserError(
             f"the exported model differs from the live one by {difference:.2e} (allowed: {_TOLERANCE:.0e}); it was not "

@@ -1,9 +1,9 @@
-"""What a sentence-transformers directory adds to Hugging Face's: pooling, head, unit length, maximum length."""
+"""What a sentence-transformers directory adds to Hugging Face's: pooling, head, unit length, length, prompts."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ _MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 _TYPE = "sentence_transformers.models."
 # How a Dense module names the activation of SimCSE's head.
 _TANH = "torch.nn.modules.activation.Tanh"
+# Where it keeps its prompts, and under which names those of the two sides of a search, the first of which is taken.
+_PROMPTS = "config_sentence_transformers.json"
+_SIDES = {"query_prompt": ("query",), "passage_prompt": ("document", "passage", "corpus")}
 # Older versions of the library write cls_token and mean_tokens.
 _POOLING: dict[str, Pooling] = {"cls": "cls", "cls_token": "cls", "mean": "avg", "mean_tokens": "avg"}
 # Longer than any encoder: what tokenizers without a maximum write.
@@ -28,21 +31,26 @@ _NO_MAXIMUM = 1_000_000
 
 
 def config(directory: Path) -> EncoderConfig | None:
-    """What a directory says of pooling, head and maximum length; None if it does not pool.
+    """What a directory says of pooling, head, maximum length and prompts; None if it does not pool.
+
+    Of its prompts those for queries and documents are taken. A default prompt is not: `encode` puts none by itself.
 
     Raises:
-        UserError: It does something after the encoder that has no counterpart here.
+        UserError: It does something that has no counterpart here.
     """
     modules = _modules(directory)
     if "Pooling" not in modules:
         return None
     pooling = _pooling(modules["Pooling"] / "config.json")
+    rest: dict[str, Any] = {"max_length": _max_length(directory), **_prompts(directory)}
+    if any(rest[name] for name in _SIDES):
+        _check_includes_prompt(modules["Pooling"] / "config.json")
     if "Dense" in modules:
         _check_head(modules["Dense"] / "config.json")
-        return EncoderConfig(pooling=pooling, head="always", max_length=_max_length(directory))
+        return EncoderConfig(pooling=pooling, head="always", **rest)
     if pooling == "cls":
         pooling = "cls_before_pooler"
-    return EncoderConfig(pooling=pooling, head="none", max_length=_max_length(directory))
+    return EncoderConfig(pooling=pooling, head="none", **rest)
 
 
 def head(directory: Path) -> list[np.ndarray] | None:
@@ -81,7 +89,7 @@ def _pooling_mode(encoder: Encoder) -> str:
 
 
 def write(encoder: Encoder, directory: Path) -> None:
-    """Adds modules and maximum length to a Hugging Face directory that was just written.
+    """Adds modules, maximum length and prompts to a Hugging Face directory that was just written.
 
     Raises:
         UserError: sentence-transformers cannot pool as the encoder does.
@@ -108,6 +116,12 @@ def write(encoder: Encoder, directory: Path) -> None:
         for i, (kind, folder) in enumerate(modules.items())
     ]
     write_json(directory / "modules.json", listed)
+    if prompts := encoder.config.prompts:
+        # Under both names of the second: sentence-transformers has an empty prompt named document of its own, which
+        # `encode_document` would take before one named passage.
+        named = {**prompts, "document": prompts["passage"]}
+        about = {"prompts": named, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+        write_json(directory / _PROMPTS, about)
 
 
 def _modules(directory: Path) -> dict[str, Path]:
@@ -163,6 +177,24 @@ def _pooling(file: Path) -> Pooling:
     if pooling is None:
         raise UserError(f"{file}: {settings} is not supported; supported: pooling by mean or cls.")
     return pooling
+
+
+def _prompts(directory: Path) -> dict[str, str]:
+    """The prompts by the names of their settings, empty where there are none."""
+    file = directory / _PROMPTS
+    named = (read_json_object(file).get("prompts") or {}) if file.is_file() else {}
+    if not isinstance(named, dict) or not all(isinstance(prompt, str) for prompt in named.values()):
+        raise UserError(f"{file}: prompts: expected an object of strings. Copy it again from the model's source.")
+    return {setting: next((named[name] for name in names if named.get(name)), "") for setting, names in _SIDES.items()}
+
+
+def _check_includes_prompt(pooling: Path) -> None:
+    """Checks that a prompt's tokens are pooled as those of the text are."""
+    if read_json_object(pooling).get("include_prompt", True) is not True:
+        raise UserError(
+            f"{pooling}: include_prompt is false: the tokens of prompts are left out of the pooling, which is not "
+            f"supported. To use the model without its prompts, delete them from {_PROMPTS}."
+        )
 
 
 def _max_length(directory: Path) -> int | None:

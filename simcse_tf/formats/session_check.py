@@ -22,7 +22,8 @@ def run(directory: str, texts: list[str]) -> dict[str, list]:
     """Feeds texts to every signature.
 
     Returns:
-        `embedding` of the texts; the same for a batch of `none`; `score` of each text with itself; `token_ids`.
+        `embedding` of the texts; the same for a batch of `none`; `score` of each text with itself; `token_ids`; of a
+        model with prompts also the embeddings with either, `query` and `passage`.
     """
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         model = tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
@@ -37,6 +38,7 @@ def run(directory: str, texts: list[str]) -> dict[str, list]:
             "none": ask("serving_default", "embedding", []),
             "score": ask("similarity", "score", texts),
             "token_ids": ask("tokens", "token_ids", texts),
+            **{name: ask(name, "embedding", texts) for name in ("query", "passage") if name in model.signature_def},
         }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simcse_tf.config import Quantize
+from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, read_json, sha256, whole_directory, write_json
 from simcse_tf.formats.check_texts import check_texts
@@ -185,10 +186,10 @@ def _check(encoder: Encoder, directory: Path, smallest_cosine: float) -> None:
         )
 
 
-def run(directory: Path, texts: list[str]) -> list[dict[str, Any]]:
-    """What the page's scripts make of texts under Node: for each its `ids` and its `vector`."""
+def run(directory: Path, texts: list[str], side: PromptName | None = None) -> list[dict[str, Any]]:
+    """What the page's scripts make of texts under Node, with the prompt of a side: for each its `ids` and `vector`."""
     done = subprocess.run(
-        ["node", str(_SOURCES / "check.mjs"), str(directory)],
+        ["node", str(_SOURCES / "check.mjs"), str(directory), *([side] if side else [])],
         input=json.dumps(texts),
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from simcse_tf.config import EncoderConfig, Head, Pooling, check_max_length
-from simcse_tf.data.strings import batches_by_length, valid_texts
-from simcse_tf.data.tokenization import tokenize
+from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
+from simcse_tf.data.tokenization import tokenize, with_prompt
 from simcse_tf.errors import UserError
 from simcse_tf.models import packed
 from simcse_tf.models.objectives import unit
@@ -37,12 +36,14 @@ class Encoder(keras.Model):
         pooling: Pooling = "cls",
         head: Head = "none",
         max_length: int | None = None,
+        query_prompt: str = "",
+        passage_prompt: str = "",
         *,
         name: str = "sentence_encoder",
     ):
         super().__init__(name=name)
         positions = backbone.max_sequence_length
-        self.config = EncoderConfig(pooling, head, max_length)
+        self.config = EncoderConfig(pooling, head, max_length, query_prompt, passage_prompt)
         self.max_length = min(positions, 512) if max_length is None else max_length
         check_length(self.max_length, positions)
         self.backbone = backbone
@@ -68,7 +69,7 @@ class Encoder(keras.Model):
         serialized = {
             name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "tokenizer")
         }
-        return serialized | dataclasses.asdict(self.config) | {"name": self.name}
+        return serialized | self.config.to_dict() | {"name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Encoder:
@@ -91,6 +92,11 @@ class Encoder(keras.Model):
     def dim(self) -> int:
         """Length of a sentence vector."""
         return self.backbone.hidden_dim
+
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """What `encode` takes as `prompt_name`: `query` and `passage`; nothing if the encoder has no prompts."""
+        return tuple(self.config.prompts)
 
     @property
     def head_at_inference(self) -> bool:
@@ -173,25 +179,29 @@ class Encoder(keras.Model):
         pooled = self.pooled(inputs, snapshot=snapshot)
         return unit(self.head(pooled) if self.head is not None and self.head_at_inference else pooled)
 
-    def encode(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def encode(
+        self, texts: str | Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
+    ) -> np.ndarray:
         """Encodes texts as the exported model would.
 
         Args:
             texts: One text, or any number of them.
             batch_size: Texts per call of the encoder; texts of like length go together.
+            prompt_name: Which of the encoder's prompts is put before each text: `query`, `passage`, or none.
 
         Returns:
             `(len(texts), dim)` float32, unit length, in the order of `texts`; `(dim,)` for a single text.
 
         Raises:
-            UserError: An element is not a string, or the batch size is less than 1.
+            UserError: An element is not a string, the batch size is less than 1, or the encoder has no such prompt.
         """
         if isinstance(texts, str):
-            return self.encode([texts], batch_size=batch_size)[0]
-        return self.encode_with_and_without_head(texts, batch_size=batch_size)[int(self.head_at_inference)]
+            return self.encode([texts], batch_size=batch_size, prompt_name=prompt_name)[0]
+        both = self.encode_with_and_without_head(texts, batch_size=batch_size, prompt_name=prompt_name)
+        return both[int(self.head_at_inference)]
 
     def encode_with_and_without_head(
-        self, texts: Sequence[str], *, batch_size: int = 64
+        self, texts: Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `encode`, for both answers at the price of one.
 
@@ -202,10 +212,14 @@ class Encoder(keras.Model):
         if self._encode is None:
             text = tf.TensorSpec([None], tf.string)
             self._encode = tf.function(self._both, input_signature=[text], autograph=False)
+        prompt = ""
+        if prompt_name is not None:
+            check_prompt_name(prompt_name, self.prompt_names)
+            prompt = self.config.prompts[prompt_name]
         texts = valid_texts(texts, batch_size)
         vectors = np.zeros((2, len(texts), self.dim), "float32")
         for rows in batches_by_length(texts, batch_size):
-            vectors[:, rows] = self._encode(tf.constant([texts[i] for i in rows]))
+            vectors[:, rows] = self._encode(with_prompt(prompt, tf.constant([texts[i] for i in rows])))
         return vectors[0], vectors[1]
 
     def _both(self, text: tf.Tensor) -> tf.Tensor:

@@ -115,7 +115,7 @@ def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
         return load_encoder(origin)
     # A fresh head is random: with the run's seed it is the run's.
     keras.utils.set_random_seed(config.seed)
-    return load_encoder(origin, config.encoder(), dropout=config.dropout, head_init=config.head_init)
+    return load_encoder(origin, config.encoder(origin.config), dropout=config.dropout, head_init=config.head_init)
 
 
 def _numbers(run: runs.Run, before: suite.Judgement, after: suite.Judgement) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcse_tf.data.strings import PromptName
+
 # Calls of the model at the same time: one uses the cores that the other leaves idle at its end.
 _CALLS = 2
 
@@ -21,6 +23,7 @@ class QueueFullError(Exception):
 @dataclass(eq=False)
 class _Request:
     texts: list[str]
+    prompt_name: PromptName | None
     # `(len(texts), dim)`, filled from the front.
     vectors: np.ndarray
     answered: asyncio.Future
@@ -37,7 +40,7 @@ class Batcher:
     thousands of another request are encoded.
 
     Args:
-        encode: `n` texts to `(n, dim)` float32; called from threads.
+        encode: `n` texts, and the name of the prompt for all of them, to `(n, dim)` float32; called from threads.
         dim: Of the vectors.
         batch_size: Most texts per call.
         characters: Most characters per call, unless one text has more.
@@ -47,7 +50,7 @@ class Batcher:
 
     def __init__(
         self,
-        encode: Callable[[list[str]], np.ndarray],
+        encode: Callable[[list[str], PromptName | None], np.ndarray],
         *,
         dim: int,
         batch_size: int,
@@ -67,8 +70,8 @@ class Batcher:
         # Texts that no call has taken yet.
         self.waiting = 0
 
-    async def encode(self, texts: list[str]) -> np.ndarray:
-        """`(len(texts), dim)` float32, in the order of `texts`.
+    async def encode(self, texts: list[str], prompt_name: PromptName | None = None) -> np.ndarray:
+        """`(len(texts), dim)` float32, in the order of `texts`, each with the prompt of that name before it.
 
         Raises:
             QueueFullError: Too many texts are waiting already.
@@ -78,7 +81,7 @@ class Batcher:
         if self.waiting + len(texts) > self._max_waiting:
             raise QueueFullError
         answered = asyncio.get_running_loop().create_future()
-        request = _Request(texts, np.empty((len(texts), self._dim), "float32"), answered)
+        request = _Request(texts, prompt_name, np.empty((len(texts), self._dim), "float32"), answered)
         self._requests.append(request)
         self.waiting += len(texts)
         if len(self._workers) < _CALLS:
@@ -93,8 +96,9 @@ class Batcher:
         try:
             while parts := self._next_call():
                 texts = [text for request, rows in parts for text in request.texts[rows]]
+                prompt_name = parts[0][0].prompt_name
                 try:
-                    _answer(parts, await loop.run_in_executor(self._threads, self._encode, texts))
+                    _answer(parts, await loop.run_in_executor(self._threads, self._encode, texts, prompt_name))
                 except Exception as e:
                     for request, _ in parts:
                         self._fail(request, e)
@@ -106,8 +110,12 @@ class Batcher:
             self._workers.discard(this)
 
     def _next_call(self) -> list[tuple[_Request, slice]]:
-        """Takes the texts of the next call from those that wait: an equal share of each request, the oldest first."""
+        """Takes the texts of the next call from those that wait: an equal share of each request, the oldest first.
+
+        A call has one prompt, the oldest request's; requests with others come first in the next.
+        """
         parts: list[tuple[_Request, slice]] = []
+        others: list[_Request] = []
         room, characters = self._batch_size, self._characters
         share = max(1, room // max(1, len(self._requests)))
         for _ in range(len(self._requests)):
@@ -117,6 +125,9 @@ class Batcher:
             # Its client has gone.
             if request.answered.cancelled():
                 self.waiting -= len(request.texts) - request.taken
+                continue
+            if parts and request.prompt_name != parts[0][0].prompt_name:
+                others.append(request)
                 continue
             stop = request.taken
             most = min(stop + min(share, room), len(request.texts))
@@ -130,6 +141,7 @@ class Batcher:
             request.taken = rows.stop
             if request.taken < len(request.texts):
                 self._requests.append(request)
+        self._requests.extendleft(reversed(others))
         return parts
 
     def _fail(self, request: _Request, e: Exception) -> None:

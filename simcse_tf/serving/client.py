@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from simcse_tf.checks import require
-from simcse_tf.data.strings import batches_by_length, valid_texts
+from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.serving import index
 from simcse_tf.serving.exported import is_litert
@@ -24,11 +24,11 @@ _BATCHES_AT_ONCE = 16
 
 
 class Backend(Protocol):
-    """Where a model runs."""
+    """Where a model runs. One whose model has prompts has `prompt_names`, and takes one of them after the texts."""
 
     name: str
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str], /) -> np.ndarray:
         """One call of the model: `(len(texts), dim)` float32 of unit length."""
         ...
 
@@ -68,27 +68,43 @@ class Client:
         """The model's directory or address."""
         return self._backend.name
 
-    def encode(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """What `encode` takes as `prompt_name`: `query` and `passage`; nothing if the model has no prompts.
+
+        Raises:
+            UserError: The server, which is asked once, does not answer.
+        """
+        return getattr(self._backend, "prompt_names", ())
+
+    def encode(
+        self, texts: str | Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
+    ) -> np.ndarray:
         """Encodes texts.
 
         Args:
             texts: One text, or any number of them.
             batch_size: Texts per call of the model; texts of like length go together.
+            prompt_name: Which of the model's prompts is put before each text: `query`, `passage`, or none.
 
         Returns:
             `(len(texts), dim)` float32 of unit length, in the order of `texts`; `(dim,)` for a single text.
 
         Raises:
-            UserError: An element is not a string; the batch size is less than 1; the server does not answer.
+            UserError: An element is not a string; the batch size is less than 1; the model has no such prompt; the
+                server does not answer.
         """
         if isinstance(texts, str):
-            return self.encode([texts], batch_size=batch_size)[0]
+            return self.encode([texts], batch_size=batch_size, prompt_name=prompt_name)[0]
+        if prompt_name is not None:
+            check_prompt_name(prompt_name, self.prompt_names)
+        prompt = () if prompt_name is None else (prompt_name,)
         texts = valid_texts(texts, batch_size)
         vectors = np.zeros((len(texts), self.dim), "float32")
         batches = list(batches_by_length(texts, batch_size))
 
         def encode_rows(rows: list[int]) -> None:
-            vectors[rows] = self._check(self._backend.encode_batch([texts[i] for i in rows]), len(rows))
+            vectors[rows] = self._check(self._backend.encode_batch([texts[i] for i in rows], *prompt), len(rows))
 
         if len(batches) < 2:
             for rows in batches:
@@ -128,7 +144,7 @@ class Client:
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
     ) -> Index:
-        """Encodes sentences and makes them searchable.
+        """Encodes sentences and makes them searchable. If the model has prompts, with its passage prompt.
 
         Args:
             sentences: Sentences, which are read once and never held all at a time; or the name of a text file (also
@@ -148,8 +164,11 @@ class Client:
         if to is None:
             temporary = tempfile.TemporaryDirectory(prefix="simcse_tf_index_")
             to = Path(temporary.name) / "index"
-        batches = self._encoded(iter(sentences), batch_size, progress)
-        self._index = index.build(Path(to), batches, fingerprint=self._probes, model=self.name, kind=kind)
+        passage: PromptName | None = "passage" if self.prompt_names else None
+        batches = self._encoded(iter(sentences), batch_size, passage, progress)
+        self._index = index.build(
+            Path(to), batches, fingerprint=self._probes, model=self.name, kind=kind, prompts=passage is not None
+        )
         self._temporary = temporary
         return self._index
 
@@ -159,13 +178,21 @@ class Client:
         Raises:
             UserError: There is none, it is damaged, or another model made it.
         """
-        self._index = Index(Path(directory), self._probes)
-        return self._index
+        opened = Index(Path(directory), self._probes)
+        if opened.prompts and not self.prompt_names:
+            raise UserError(
+                f"{directory}: was built with a model's prompts, and {self.name} has none. Open it with the model that "
+                "made it, or build it again."
+            )
+        self._index = opened
+        return opened
 
     def search(
         self, queries: str | Sequence[str], *, threshold: float = 0.6, top_k: int = 5
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
         """Finds the sentences of the index that are nearest to a query.
+
+        Queries get the model's query prompt if the index was built with prompts.
 
         Args:
             queries: One query, or several.
@@ -183,7 +210,8 @@ class Client:
         if top_k < 1:
             raise UserError(f"`top_k` {top_k}: must be at least 1.")
         single = isinstance(queries, str)
-        vectors = self.encode([queries] if isinstance(queries, str) else queries)
+        query: PromptName | None = "query" if self._index.prompts else None
+        vectors = self.encode([queries] if isinstance(queries, str) else queries, prompt_name=query)
         found = self._index.search(vectors, top_k=top_k, threshold=threshold)
         return found[0] if single else found
 
@@ -196,11 +224,15 @@ class Client:
         return vectors
 
     def _encoded(
-        self, sentences: Iterator[str], batch_size: int, progress: Callable[[int], None] | None
+        self,
+        sentences: Iterator[str],
+        batch_size: int,
+        prompt_name: PromptName | None,
+        progress: Callable[[int], None] | None,
     ) -> Iterator[tuple[list[str], np.ndarray]]:
         done = 0
         while block := list(islice(sentences, batch_size * _BATCHES_AT_ONCE)):
-            yield block, self.encode(block, batch_size=batch_size)
+            yield block, self.encode(block, batch_size=batch_size, prompt_name=prompt_name)
             done += len(block)
             if progress is not None:
                 progress(done)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.errors import UserError
 from simcse_tf.serving.exported import version_directory
 
@@ -35,10 +36,11 @@ class DiskBackend:
         signature = self._model.signatures.get("serving_default")
         if signature is None or set(signature.structured_outputs) != {"embedding"}:
             raise UserError(f"{directory}: its signature is not text -> embedding; was it exported by simcse_tf?")
-        self._serve = signature
+        self.prompt_names = tuple(name for name in PROMPT_NAMES if name in self._model.signatures)
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
         import tensorflow as tf
 
-        return self._serve(text=tf.constant(texts, tf.string, shape=[len(texts)]))["embedding"].numpy()
+        serve = self._model.signatures[prompt_name or "serving_default"]
+        return serve(text=tf.constant(texts, tf.string, shape=[len(texts)]))["embedding"].numpy()

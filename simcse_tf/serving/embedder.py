@@ -7,7 +7,8 @@ This file needs nothing but `numpy`, `tokenizers` and `ai-edge-litert`, and read
 
     Embedder().encode(["Text in, unit vector out."])  # (1, dim) float32
 
-As a command it makes one JSON array of every line: `python embedder.py < sentences.txt > vectors.jsonl`.
+As a command it makes one JSON array of every line: `python embedder.py < sentences.txt > vectors.jsonl`. A model with
+prompts takes the name of one: `python embedder.py passage < sentences.txt > vectors.jsonl`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from tokenizers import Tokenizer
 _CHUNK = 16
 # Threads that work on a text that is alone. More were not measured.
 _THREADS_OF_ONE = 2
+# The two sides of a search. A model may have a prompt for each.
+_PROMPT_NAMES = ("query", "passage")
 
 
 class Embedder:
@@ -53,6 +56,8 @@ class Embedder:
         about = _read(self.directory)
         # Of each text; what follows is not tokenised.
         self._bytes_read = about.get("bytes_read")
+        prompts = {name: about.get(f"{name}_prompt", "") for name in _PROMPT_NAMES}
+        self._prompts = prompts if any(prompts.values()) else {}
         try:
             self._tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
         except Exception as e:  # the library raises no other class
@@ -82,25 +87,32 @@ class Embedder:
             for _ in range(self._threads):
                 self._idle.put(None)
 
-    def encode(self, texts: str | Sequence[str]) -> np.ndarray:
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """What `encode` takes as `prompt_name`: `query` and `passage`; nothing if the model has no prompts."""
+        return tuple(self._prompts)
+
+    def encode(self, texts: str | Sequence[str], *, prompt_name: str | None = None) -> np.ndarray:
         """Encodes texts; what a text becomes does not depend on the others.
 
         Args:
             texts: One text, or any number of them.
+            prompt_name: Which of the model's prompts is put before each text: `query`, `passage`, or none.
 
         Returns:
             `(len(texts), dim)` float32 of unit length; `(dim,)` for a single text.
 
         Raises:
             TypeError: A text is not a string.
-            ValueError: The files were replaced since they were loaded, or this version of LiteRT cannot load the model.
+            ValueError: The model has no such prompt; the files were replaced since they were loaded; this version of
+                LiteRT cannot load the model.
         """
         if isinstance(texts, str):
-            return self.encode([texts])[0]
+            return self.encode([texts], prompt_name=prompt_name)[0]
         if self._process != os.getpid():
             # The threads and locks of the process that this one was forked from are not here.
             self._start()
-        ids = self.token_ids(list(texts))
+        ids = self.token_ids(list(texts), prompt_name)
         vectors = np.empty((len(ids), self.dim), "float32")
         # In order of length: an interpreter prepares itself anew for every length.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -123,13 +135,18 @@ class Embedder:
                 pass
         return vectors
 
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def token_ids(self, texts: Sequence[str], prompt_name: str | None = None) -> list[list[int]]:
         """The tokens of each text as the model sees them, special tokens included, cut off at its longest."""
+        if prompt_name is not None and prompt_name not in self._prompts:
+            expected = "expected query or passage" if self._prompts else "this model has no prompts"
+            raise ValueError(f"prompt_name {prompt_name!r}: {expected}.")
+        prompt = "" if prompt_name is None else self._prompts[prompt_name]
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is of type {type(text).__name__}, not a string: {text!r:.80}")
         # A lone surrogate is a character that UTF-8 has no bytes for, and the cut may be within a character.
-        texts = [text.encode("utf-8", "replace")[: self._bytes_read].decode("utf-8", "replace") for text in texts]
+        cut = [f"{prompt}{text}".encode("utf-8", "replace")[: self._bytes_read] for text in texts]
+        texts = [text.decode("utf-8", "replace") for text in cut]
         if len(texts) == 1:
             # Without the library's own threads, which would go on looking for work while the model wants the cores.
             return [self._tokenizer.encode(texts[0]).ids]
@@ -253,15 +270,18 @@ def _cores() -> int:
 
 
 def _main() -> None:
-    if len(sys.argv) > 1:
-        sys.exit("usage: python embedder.py < sentences.txt > vectors.jsonl")
+    if len(sys.argv) > 2 or not set(sys.argv[1:]) <= set(_PROMPT_NAMES):
+        sys.exit("usage: python embedder.py [query|passage] < sentences.txt > vectors.jsonl")
+    prompt_name = sys.argv[1] if len(sys.argv) > 1 else None
     try:
         embedder = Embedder()
+        # Says so if the model has no prompts, before anything is read.
+        embedder.token_ids([], prompt_name)
     except ValueError as e:
         sys.exit(str(e))
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     while lines := [line.rstrip("\n") for _, line in zip(range(1024), sys.stdin, strict=False)]:
-        for vector in embedder.encode(lines):
+        for vector in embedder.encode(lines, prompt_name=prompt_name):
             print(json.dumps([round(float(x), 7) for x in vector]))
 
 

@@ -32,6 +32,7 @@ def build(
     fingerprint: np.ndarray,
     model: str,
     kind: Kind = "flat",
+    prompts: bool = False,
 ) -> Index:
     """Writes an index, all of it or nothing, and opens it.
 
@@ -45,6 +46,7 @@ def build(
         model: The model's name, for messages.
         kind: `flat` compares with every vector: exact; `ivf` with those of the nearest cells; `hnsw` walks a graph of
             neighbours.
+        prompts: The vectors were made with the model's passage prompt, so that queries need its query prompt.
 
     Raises:
         UserError: faiss is missing, the kind is unknown, the directory exists or cannot be written, or there are no
@@ -64,6 +66,8 @@ def build(
             (new / "vectors").unlink()
             np.save(new / _FINGERPRINT, fingerprint)
             about = {"format": _FORMAT, "kind": kind, "count": count, "dim": dim, "model": model}
+            if prompts:
+                about["prompts"] = True
             (new / _ABOUT).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     except OSError as e:
         raise UserError(f"{directory}: cannot be written ({e}). Choose another directory or free some space.") from e
@@ -105,6 +109,11 @@ class Index:
 
     def __len__(self) -> int:
         return self.about["count"]
+
+    @property
+    def prompts(self) -> bool:
+        """Whether its vectors were made with the model's passage prompt, so that queries need its query prompt."""
+        return self.about.get("prompts", False)
 
     def sentence(self, row: int) -> str:
         """The sentence of a row, in the order in which they were added."""

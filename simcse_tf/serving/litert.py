@@ -36,14 +36,15 @@ class LiteRTBackend:
             self._embedder = Embedder(directory)
         except ValueError as e:
             raise UserError(str(e)) from e
+        self.prompt_names = self._embedder.prompt_names
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length.
 
         Raises:
             UserError: The directory was replaced since it was loaded.
         """
         try:
-            return self._embedder.encode(texts)
+            return self._embedder.encode(texts, prompt_name=prompt_name)
         except ValueError as e:
             raise UserError(str(e)) from e

@@ -65,11 +65,13 @@ PredictResponse = _CLASSES["PredictResponse"]
 PredictionLog = _CLASSES["PredictionLog"]
 
 
-def predict_request(model: str, texts: Sequence[str], *, version: int | None = None) -> Any:
-    """The request that asks `serving_default` for the embeddings of some texts."""
+def predict_request(
+    model: str, texts: Sequence[str], *, signature: str = "serving_default", version: int | None = None
+) -> Any:
+    """The request that asks a signature for the embeddings of some texts."""
     request = PredictRequest()
     request.model_spec.name = model
-    request.model_spec.signature_name = "serving_default"
+    request.model_spec.signature_name = signature
     if version is not None:
         request.model_spec.version.value = version
     tensor = request.inputs.add(key="text").value

@@ -6,11 +6,12 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from functools import cached_property
 
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.serving.retry import Retry, UnavailableError
+from simcse_tf.serving.retry import Retry, UnavailableError, refused, served_prompts
 
 # Too many requests, bad gateway, unavailable, gateway time-out.
 _TRY_AGAIN = {429, 502, 503, 504}
@@ -35,9 +36,15 @@ class RestBackend:
         self._timeout = timeout
         self._retry = Retry(self.name, retry_for)
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    @cached_property
+    def prompt_names(self) -> tuple[str, ...]:
+        """The names of the model's prompts, if it has any."""
+        return served_prompts(self.encode_batch)
+
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
-        body = json.dumps({"signature_name": "serving_default", "inputs": {"text": texts}}, ensure_ascii=False).encode()
+        asked = {"signature_name": prompt_name or "serving_default", "inputs": {"text": texts}}
+        body = json.dumps(asked, ensure_ascii=False).encode()
         request = urllib.request.Request(
             f"{self.name}:predict", body, {"Content-Type": "application/json"}, method="POST"
         )
@@ -64,7 +71,7 @@ class RestBackend:
                     f"{self.name}: the server has no such model ({message}). Its models are named in models.config, or "
                     "by MODEL_NAME for a container."
                 ) from e
-            raise UserError(f"{self.name}: the server refused the request: HTTP {e.code}: {message}") from e
+            raise refused(self.name, f"HTTP {e.code}: {message}") from e
         except (OSError, http.client.HTTPException) as e:
             reason = getattr(e, "reason", e)
             raise UnavailableError(str(reason) or type(reason).__name__) from e

@@ -1,12 +1,13 @@
-"""Asking again: exponential back-off for requests that may succeed in a moment. Standard library only."""
+"""What a server does not answer, and asking again: exponential back-off. Standard library only."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.errors import UserError
 
 T = TypeVar("T")
@@ -18,6 +19,30 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 
 class UnavailableError(Exception):
     """The server did not answer, or asked to come back later."""
+
+
+class NoSignatureError(UserError):
+    """The model that is served has no signature of the name that was asked for."""
+
+
+def refused(where: str, message: str) -> UserError:
+    """What to raise for a request that the server refused, as it would refuse it again.
+
+    Args:
+        where: The server's address.
+        message: What the server said. TF Serving has two messages about signatures, one for each of its interfaces.
+    """
+    no_signature = "Serving signature" in message and "not found" in message
+    return (NoSignatureError if no_signature else UserError)(f"{where}: the server refused the request: {message}")
+
+
+def served_prompts(encode_batch: Callable[[list[str], str], Any]) -> tuple[str, ...]:
+    """The names of a served model's prompts. They are names of signatures, both or neither: one of them is tried."""
+    try:
+        encode_batch(["."], PROMPT_NAMES[0])
+    except NoSignatureError:
+        return ()
+    return PROMPT_NAMES
 
 
 class Retry:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
 import grpc
 import numpy as np
 
 from simcse_tf.errors import UserError
 from simcse_tf.serving import messages
-from simcse_tf.serving.retry import Retry, UnavailableError
+from simcse_tf.serving.retry import Retry, UnavailableError, refused, served_prompts
 
 _TRY_AGAIN = {
     grpc.StatusCode.UNAVAILABLE,
@@ -55,9 +56,15 @@ class RpcBackend:
             response_deserializer=messages.PredictResponse.FromString,
         )
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    @cached_property
+    def prompt_names(self) -> tuple[str, ...]:
+        """The names of the model's prompts, if it has any."""
+        return served_prompts(self.encode_batch)
+
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""
-        request = messages.predict_request(self._model, texts, version=self._version)
+        signature = prompt_name or "serving_default"
+        request = messages.predict_request(self._model, texts, signature=signature, version=self._version)
         return messages.embeddings(self._retry(lambda: self._send(request)), self.name)
 
     def _send(self, request):
@@ -72,4 +79,4 @@ class RpcBackend:
                     f"{self.name}: the server has no such model ({details}). Its models are named in models.config, or "
                     "by MODEL_NAME for a container."
                 ) from e
-            raise UserError(f"{self.name}: the server refused the request: {code.name}: {details}") from e
+            raise refused(self.name, f"{code.name}: {details}") from e

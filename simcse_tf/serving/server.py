@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from simcse_tf.data.strings import PromptName
 from simcse_tf.serving.batching import Batcher, QueueFullError
 from simcse_tf.serving.client import Client
 
@@ -115,6 +116,8 @@ class _Service:
 
     def __init__(self, model: Client, name: str, version: str, limits: Limits):
         self._dim, self._name, self._version, self._limits = model.dim, name, version, limits
+        self._prompt_names = model.prompt_names
+        self._signatures = _SIGNATURES | dict.fromkeys(model.prompt_names, _SIGNATURES["serving_default"])
         self._started = int(time.time())
         # Of this server alone: the library's own registry is the process's.
         self._registry = figures = CollectorRegistry()
@@ -126,7 +129,7 @@ class _Service:
         self._batches = Histogram("simcse_tf_batch_texts", about, buckets=_TEXTS, registry=figures)
         self._batcher = Batcher(
             # A client's call with all texts in one batch: it checks what the model answers.
-            lambda texts: model.encode(texts, batch_size=len(texts)),
+            lambda texts, prompt_name: model.encode(texts, batch_size=len(texts), prompt_name=prompt_name),
             dim=model.dim,
             batch_size=limits.batch,
             characters=_CHARACTERS_PER_CALL,
@@ -142,17 +145,17 @@ class _Service:
         given = await self._json(request)
         signature = given.get("signature_name", "serving_default")
         signature = "serving_default" if signature == "" else signature
-        if not isinstance(signature, str) or signature not in _SIGNATURES:
-            expected = " or ".join(_SIGNATURES)
+        if not isinstance(signature, str) or signature not in self._signatures:
+            expected = " or ".join(self._signatures)
             raise _RefusedError(400, f"Serving signature name: {_shown(signature)} not found; expected {expected}.")
-        inputs, output, _ = _SIGNATURES[signature]
+        inputs, output, _ = self._signatures[signature]
         columns, answer = _columns(given, inputs)
         # Before each of them is looked at.
         self._check_count(sum(map(len, columns.values())))
         texts = [_text(element, name, i) for name, column in columns.items() for i, element in enumerate(column)]
         if len(columns[inputs[0]]) * len(inputs) != len(texts):
             raise _RefusedError(400, f"{' and '.join(inputs)} are pairs: expected lists of the same length.")
-        result = await self._encode(request, texts)
+        result = await self._encode(request, texts, prompt_name=signature if signature in self._prompt_names else None)
         if output == "score":
             half = len(texts) // 2
             result = np.einsum("nd,nd->n", result[:half], result[half:])
@@ -179,7 +182,7 @@ class _Service:
                 "outputs": {output: tensor("DT_FLOAT", sizes)},
                 "method_name": "tensorflow/serving/predict",
             }
-            for signature, (inputs, output, sizes) in _SIGNATURES.items()
+            for signature, (inputs, output, sizes) in self._signatures.items()
         }
         return _json_response(
             {
@@ -189,7 +192,7 @@ class _Service:
         )
 
     async def embeddings(self, request: Request) -> Response:
-        """`POST /v1/embeddings`, as OpenAI's API has it."""
+        """`POST /v1/embeddings`, as OpenAI's API has it; with NVIDIA's `input_type`, which names a prompt."""
         given = await self._json(request)
         model = given.get("model")
         if model != self._name:
@@ -207,7 +210,13 @@ class _Service:
         if type(dimensions) is not int or not 1 <= dimensions <= self._dim:
             message = f"dimensions {_shown(dimensions)}: expected a whole number from 1 to the model's {self._dim}."
             raise _RefusedError(400, message, param="dimensions")
-        vectors = _shortened(await self._encode(request, texts, param="input"), dimensions)
+        prompt_name = given.get("input_type")
+        if prompt_name is not None and prompt_name not in self._prompt_names:
+            expected = " or ".join(self._prompt_names)
+            message = f"expected {expected}." if expected else "this model has no prompts; omit it."
+            raise _RefusedError(400, f"input_type {_shown(prompt_name)}: {message}", param="input_type")
+        vectors = await self._encode(request, texts, prompt_name=prompt_name, param="input")
+        vectors = _shortened(vectors, dimensions)
         write = _base64 if encoding == "base64" else lambda vector: vector
 
         def objects(rows: slice) -> list[dict[str, Any]]:
@@ -256,13 +265,15 @@ class _Service:
             raise _RefusedError(400, f"The request is {_kind(given)}; expected a JSON object.")
         return given
 
-    async def _encode(self, request: Request, texts: list[str], *, param: str | None = None) -> np.ndarray:
+    async def _encode(
+        self, request: Request, texts: list[str], *, prompt_name: PromptName | None = None, param: str | None = None
+    ) -> np.ndarray:
         longest = max(map(len, texts), default=0)
         if longest > self._limits.characters:
             message = f"A text of {longest} characters; this server takes at most {self._limits.characters}."
             raise _RefusedError(400, message, param=param)
         try:
-            encoding = asyncio.ensure_future(self._batcher.encode(texts))
+            encoding = asyncio.ensure_future(self._batcher.encode(texts, prompt_name))
             try:
                 while not (await asyncio.wait({encoding}, timeout=_LOOK))[0]:
                     if await request.is_disconnected():

@@ -15,6 +15,7 @@ from simcse_tf import runs
 from simcse_tf.config import TrainConfig
 from simcse_tf.data import pipeline
 from simcse_tf.data.held_out import HeldOut
+from simcse_tf.data.tokenization import check_prompts
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
@@ -88,13 +89,20 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
     dtype = "float32" if precision == "off" else f"mixed_{precision}"
     with strategy.scope():
         encoder = load_encoder(
-            plan.origin, config.encoder(), dropout=config.dropout, dtype=dtype, head_init=config.head_init
+            plan.origin,
+            config.encoder(plan.origin.config),
+            dropout=config.dropout,
+            dtype=dtype,
+            head_init=config.head_init,
         )
         model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size, config.max_length)
         model.compile(
             optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
             jit_compile=compute.use_xla(config, strategy),
         )
+
+    # Again with the first batches, but by then the run directory has been begun.
+    check_prompts(encoder.config.prompts, encoder.tokenizer, max_length=config.max_length)
 
     # ---- Where the run stands ----
     data = fingerprints(config, scan, development_sets) | {"starting_weights": fingerprint.of_encoder(encoder)}
@@ -125,6 +133,7 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         feed,
         encoder.tokenizer,
         max_length=config.max_length,
+        prompts=encoder.config.prompts,
         # Determinism takes parallel calls out again, and TensorFlow writes an error about it.
         parallel=not deterministic,
     )

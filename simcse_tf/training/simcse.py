@@ -63,7 +63,10 @@ class SimCSE(replicas.Model):
     length)` int and `text_ids` `(batch, views)` int64, and with labels or scores `targets` `(batch,)` int64 or float32,
     as `simcse_tf.data.pipeline` makes them.
 
-    `predict` gives unit vectors: `(n, dim)` for sentences, `(n, views, dim)` for rows.
+    If the encoder has prompts, the query prompt is put before the first text of a row and the passage prompt before the
+    others; a sentence alone comes with either, where they differ.
+
+    `predict` gives unit vectors, without prompts: `(n, dim)` for sentences, `(n, views, dim)` for rows.
 
     Args:
         encoder: The encoder to train.
@@ -116,6 +119,8 @@ class SimCSE(replicas.Model):
         head: Head | None = None,
         objective: Objective | None = None,
         max_length: int = 32,
+        query_prompt: str | None = None,
+        passage_prompt: str | None = None,
         dropout: float = 0.1,
         dropout_masks: DropoutMasks = "independent",
         chunk_size: int | None = None,
@@ -131,6 +136,9 @@ class SimCSE(replicas.Model):
                 preset's, where that has one, else `train_only`.
             objective: As for the class.
             max_length: As for the class.
+            query_prompt: Put before anchors, and later before queries, such as `query: `. By default the preset's.
+            passage_prompt: Put before the other texts of a row, and later before the texts that queries should find.
+                By default the preset's.
             dropout: Rate of the backbone's dropout.
             dropout_masks: As for the class.
             chunk_size: As for the class.
@@ -138,7 +146,9 @@ class SimCSE(replicas.Model):
             head_init: Where a head starts that the preset has not saved.
         """
         origin = presets.locate(preset)
-        config = origin.encoder_config(pooling=pooling, head=head)
+        config = origin.encoder_config(
+            pooling=pooling, head=head, query_prompt=query_prompt, passage_prompt=passage_prompt
+        )
         if head is None and config.head == "none":
             config = dataclasses.replace(config, head="train_only")
         encoder = load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
@@ -337,7 +347,9 @@ class SimCSE(replicas.Model):
         """Batches of text as batches of token ids, cut into equal shares where there are several replicas."""
         spec = tf.nest.flatten(texts.element_spec)[0]
         self._expect_views(step, spec.shape[1])
-        batches = pipeline.tokenized(texts, self.encoder.tokenizer, max_length=self.max_length)
+        batches = pipeline.tokenized(
+            texts, self.encoder.tokenizer, max_length=self.max_length, prompts=self.encoder.config.prompts
+        )
         strategy, batch_size = self.distribute_strategy, spec.shape[0]
         if strategy.num_replicas_in_sync == 1:
             return batches

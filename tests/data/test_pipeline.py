@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from simcse_tf.data import sources
-from simcse_tf.data.pipeline import Feed, shuffled, token_batches
+from simcse_tf.data.pipeline import Feed, shuffled, token_batches, tokenized
 from simcse_tf.errors import UserError
 from tests.conftest import SENTENCES, VOCABULARY
 
@@ -155,6 +155,40 @@ def test_targets_travel_with_their_rows(tmp_path, header, cells, dtype, targets)
     assert batch["token_ids"].shape == (4, 2, 8)
     assert (batch["targets"].shape, batch["targets"].dtype) == ((4,), dtype)
     assert set(batch["targets"].numpy().tolist()) == set(targets)
+
+
+class TestPrompts:
+    @staticmethod
+    def words(rows, prompts, max_length=12):
+        """The tokens of each view as text, and the views' ids."""
+        texts = tf.data.Dataset.from_tensors(tf.constant(rows))
+        (batch,) = tokenized(texts, tiny_tokenizer(), max_length=max_length, prompts=prompts)
+        shown = [[" ".join(VOCABULARY[i] for i in view if i > 4) for view in row] for row in batch["token_ids"].numpy()]
+        return shown, batch["text_ids"].numpy()
+
+    def test_the_query_prompt_is_before_the_first_text_of_a_row_and_the_passage_prompt_before_the_others(self):
+        rows = [["dog", "cat", "bird"], ["cat", "dog", "boat"]]
+        shown, ids = self.words(rows, {"query": "a man ", "passage": "the "})
+        assert shown == [["a man dog", "the cat", "the bird"], ["a man cat", "the dog", "the boat"]]
+        # A text is the same text on either side.
+        assert (ids[0, 0], ids[0, 1]) == (ids[1, 1], ids[1, 0])
+
+    def test_a_single_text_comes_with_either_where_they_differ(self):
+        for prompts, expected in (
+            ({"query": "a ", "passage": "the "}, [["a dog", "the dog"]]),
+            ({"query": "a ", "passage": ""}, [["a dog", "dog"]]),
+            ({"query": "a ", "passage": "a "}, [["a dog"]]),
+            ({}, [["dog"]]),
+        ):
+            shown, ids = self.words([["dog"]], prompts)
+            assert shown == expected
+            assert len(set(ids[0])) == 1
+
+    def test_one_that_leaves_no_room_for_a_text_is_refused(self):
+        prompts = {"query": "a ", "passage": "a man and the "}
+        assert self.words([["dog", "cat"]], prompts, max_length=7)[0] == [["a dog", "a man and the cat"]]
+        with pytest.raises(UserError, match="`passage_prompt` 'a man and the ': leaves no room .*`max_length` 6"):
+            self.words([["dog", "cat"]], prompts, max_length=6)
 
 
 def test_tokens_do_not_depend_on_how_many_threads_made_them(sentences_file):

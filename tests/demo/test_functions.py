@@ -179,6 +179,21 @@ def test_rank_puts_the_nearest_first_and_shows_html_as_text(registry, client):
     assert "&lt;b&gt;x&lt;/b&gt;" in table
 
 
+def test_rank_and_search_use_the_models_prompts(exported, tmp_path):
+    registry = Registry(exported.parent)
+    client = registry.model().client
+    assert client.prompt_names == ("query", "passage")
+    query, passages = client.encode(SENTENCES[1], prompt_name="query"), client.encode(SENTENCES, prompt_name="passage")
+    expected = pytest.approx(dict(zip(SENTENCES, (passages @ query).tolist(), strict=True)), abs=1e-5)
+    found = rank.rank(registry, SENTENCES[1], SENTENCES)
+    assert {row["candidate"]: row["score"] for row in found} == expected
+    file = tmp_path / "lines.txt"
+    file.write_text("\n".join(SENTENCES), "utf-8")
+    indexes = Indexes(tmp_path / "indexes")
+    name, _ = indexes.build(file, None, registry.model(), silent)
+    assert {row["sentence"]: row["score"] for row in search(indexes, SENTENCES[1], name)} == expected
+
+
 def test_the_matrix_holds_every_pair_in_the_order_of_its_rows(registry, client):
     given = [SENTENCES[0], SENTENCES[2], SENTENCES[0], SENTENCES[3]]
     found = matrix.matrix(registry, given)

@@ -169,6 +169,30 @@ class TestFigures:
         figures = found.figures(lambda texts: np.array([vectors[text] for text in texts], float))
         assert (figures["mrr@10"], figures["ndcg@10"]) == (100, pytest.approx(100))
 
+    def test_queries_and_documents_have_their_prompts_if_the_model_has_any_and_other_sets_none(self):
+        asked = []
+
+        class Model:
+            prompt_names = ("query", "passage")
+
+            def encode(self, texts, *, prompt_name=None):
+                asked.append((prompt_name, texts))
+                return encode([f"{prompt_name}: {text}" for text in texts])
+
+            def encode_twice(self, texts, *, prompt_name=None):
+                return [self.encode(texts, prompt_name=prompt_name)] * 2
+
+        a, b = rows()
+        search = Retrieval.from_pairs("mine", "here", list(zip(a, b, strict=True)))
+        found = search.figures(Model().encode)
+        assert asked == [("query", a), ("passage", b)]
+        written_out = [(f"query: {x}", f"passage: {y}") for x, y in zip(a, b, strict=True)]
+        assert found == Retrieval.from_pairs("mine", "here", written_out).figures(encode)
+        assert search.figures_of_each(Model().encode_twice, 2) == [found, found]
+        asked.clear()
+        suite.evaluate_encoder(Model(), on=[search, Triplets("t", "here", a, b, a[::-1]), sts.bundled()])
+        assert [name for name, _ in asked] == ["query", "passage", None, None]
+
     def test_an_encoder_that_gives_nan_is_named_with_the_set(self):
         with pytest.raises(UserError, match="mine: the encoder gave NaN"):
             Retrieval.from_pairs("mine", "here", [("a", "x"), ("b", "y")]).figures(

@@ -60,6 +60,16 @@ def test_the_library_is_the_one_that_loads_the_directory(tiny_origin, tmp_path):
         assert f"# {library}\n" in written
 
 
+def test_the_prompts_are_shown_with_what_adds_them(tiny_origin, tmp_path, exported, litert):
+    assert "The signatures `query` and `passage` do that" in (exported / "1" / card.CARD_FILE).read_text("utf-8")
+    assert 'encode(texts, prompt_name="query")` does that' in (litert / card.CARD_FILE).read_text("utf-8")
+    encoder = load_encoder(tiny_origin, EncoderConfig("avg", "none", query_prompt="a\n| `b`: "))
+    written = (keras_hub.export(encoder, tmp_path / "preset") / card.CARD_FILE).read_text("utf-8")
+    assert '\n    "a\\n| `b`: "\n    ""\n\nNothing here does that' in written
+    card.write(load_encoder(tiny_origin), tmp_path, name="model", source="")
+    assert "Prompts" not in (tmp_path / card.CARD_FILE).read_text("utf-8")
+
+
 def test_a_saved_model_names_no_library(exported):
     """The hub's tf-keras is Keras 2's loader, which cannot use these signatures."""
     assert "library_name" not in (exported / "1" / card.CARD_FILE).read_text("utf-8")

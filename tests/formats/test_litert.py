@@ -20,7 +20,7 @@ from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.serving.client import Client
 from simcse_tf.serving.embedder import Embedder
-from tests.conftest import SENTENCES, VOCABULARY
+from tests.conftest import PROMPTS, SENTENCES, VOCABULARY
 from tests.formats.tiny_encoders import TEXTS, distance, encoder_of
 
 ODD = ["", " ", "dog\x00cat", "dog \ud800", "\U0001f600 caf\u00e9", "dog " * 5000, "\ufffd\u200b\x07"]
@@ -28,7 +28,7 @@ ODD = ["", " ", "dog\x00cat", "dog \ud800", "\U0001f600 caf\u00e9", "dog " * 500
 
 @pytest.fixture(scope="module")
 def encoder(tiny_origin):
-    return load_encoder(tiny_origin, EncoderConfig("avg", "none"))
+    return load_encoder(tiny_origin, EncoderConfig("avg", "none", **PROMPTS))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,28 @@ def test_what_a_text_becomes_does_not_depend_on_the_others(client):
 
 def test_odd_texts_become_what_the_live_encoder_makes_of_them(client, encoder):
     np.testing.assert_allclose(client.encode(ODD), encoder.encode(ODD), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["query", "passage"])
+def test_a_prompt_is_put_before_each_text_when_it_is_named(litert, client, encoder, name):
+    expected = encoder.encode([PROMPTS[f"{name}_prompt"] + text for text in ODD])
+    np.testing.assert_allclose(client.encode(ODD, prompt_name=name), expected, atol=1e-5)
+    embedder = Embedder(litert, threads=1)
+    np.testing.assert_allclose(embedder.encode(ODD[4], prompt_name=name), expected[4], atol=1e-5)
+
+
+def test_a_prompt_that_the_model_does_not_have_is_refused(litert, tmp_path):
+    with pytest.raises(ValueError, match="prompt_name 'document': expected query or passage"):
+        Embedder(litert, threads=1).encode("a dog", prompt_name="document")
+    # As a version that knew no prompts has written it.
+    copy = shutil.copytree(litert, tmp_path / "copy")
+    about = json.loads((copy / "encoder.json").read_text("utf-8"))
+    assert {name: about.pop(name) for name in PROMPTS} == PROMPTS
+    (copy / "encoder.json").write_text(json.dumps(about), "utf-8")
+    with pytest.raises(ValueError, match="prompt_name 'query': this model has no prompts"):
+        Embedder(copy, threads=1).encode("a dog", prompt_name="query")
+    with pytest.raises(UserError, match="`prompt_name` query: this model has no prompts"):
+        Client(copy).encode("a dog", prompt_name="query")
 
 
 @pytest.mark.parametrize("texts", [[b"bytes"], ["a", None], b"bytes", [["a"]]])
@@ -146,11 +168,13 @@ def test_the_directory_alone_is_a_program_wherever_it_is_put(litert, encoder, tm
     moved = shutil.copytree(litert, tmp_path / "else where")
     text = b"a dog sleeps\n\ndog \xff\n"
     # -I: the package cannot be found from there.
-    command = [sys.executable, "-I", str(moved / "embedder.py")]
-    done = subprocess.run(command, input=text, capture_output=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, b"")
-    vectors = [json.loads(line) for line in done.stdout.splitlines()]
-    np.testing.assert_allclose(vectors, encoder.encode(["a dog sleeps", "", "dog \ufffd"]), atol=1e-5)
+    for arguments, prompt in ([], ""), (["passage"], PROMPTS["passage_prompt"]):
+        command = [sys.executable, "-I", str(moved / "embedder.py"), *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, check=False, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+        vectors = [json.loads(line) for line in done.stdout.splitlines()]
+        written_out = [prompt + line for line in ("a dog sleeps", "", "dog \ufffd")]
+        np.testing.assert_allclose(vectors, encoder.encode(written_out), atol=1e-5)
 
 
 _FORKED = """
@@ -174,7 +198,8 @@ def test_a_forked_process_has_interpreters_of_its_own(litert):
 def test_the_directory_alone_says_how_it_is_used_and_stops_when_nobody_reads(litert):
     command = [sys.executable, "-I", str(litert / "embedder.py")]
     done = subprocess.run([*command, "a.txt"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "usage: python embedder.py < sentences.txt > vectors.jsonl\n")
+    usage = "usage: python embedder.py [query|passage] < sentences.txt > vectors.jsonl\n"
+    assert (done.returncode, done.stderr) == (1, usage)
     pipe = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     pipe.stdout.close()
     pipe.stdin.write(b"a dog\n" * 5000)

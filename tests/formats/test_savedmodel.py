@@ -13,14 +13,14 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import savedmodel, server_files
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.serving.client import Client
-from tests.conftest import SENTENCES
+from tests.conftest import PROMPTS, SENTENCES
 
 TEXTS = [*SENTENCES[:5], "", "dog \ud800 \x00 \U0001f600".encode("utf-8", "replace").decode()]
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_origin):
-    return load_encoder(tiny_origin, EncoderConfig("avg", "none"))
+    return load_encoder(tiny_origin, EncoderConfig("avg", "none", **PROMPTS))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,18 @@ class TestSignatures:
         a, b = SENTENCES[:6], SENTENCES[30:36]
         score = signatures["similarity"](text_a=tf.constant(a), text_b=tf.constant(b))["score"]
         np.testing.assert_allclose(score, (encoder.encode(a) * encoder.encode(b)).sum(axis=1), atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["query", "passage"])
+    def test_a_prompt_has_a_signature_that_puts_it_before_each_text(self, signatures, encoder, name):
+        found = signatures[name](text=tf.constant([*TEXTS, b"\xff dog"]))["embedding"]
+        prompt = PROMPTS[f"{name}_prompt"]
+        written_out = signatures["serving_default"](text=tf.constant([prompt.encode() + b"\xff dog"]))["embedding"]
+        np.testing.assert_allclose(found[:-1], encoder.encode([prompt + text for text in TEXTS]), atol=1e-5)
+        np.testing.assert_allclose(found[-1:], written_out, atol=1e-6)
+
+    def test_an_encoder_without_prompts_has_no_signatures_for_them(self, exported_family):
+        signatures = tf.saved_model.load(str(exported_family("bert") / "1")).signatures
+        assert set(signatures) == {"serving_default", "similarity", "tokens"}
 
     def test_tokens_are_what_the_encoder_saw(self, signatures, encoder):
         run = tf.function(lambda text: tokenize(encoder.tokenizer, text, max_length=encoder.max_length))
@@ -129,9 +141,15 @@ class TestExport:
         assert "`target_serving` 2.20 has it" in str(e.value)
         assert list((tmp_path / "planted").iterdir()) == []
 
-    def test_a_difference_from_the_live_model_is_found(self, encoder, exported, monkeypatch):
+    def test_a_difference_from_the_live_model_is_found_in_the_signature_of_a_prompt_too(
+        self, encoder, exported, monkeypatch
+    ):
         right = encoder.encode
-        monkeypatch.setattr(encoder, "encode", lambda texts: right(texts) + np.float32(1e-3))
+
+        def encode(texts, prompt_name=None):
+            return right(texts, prompt_name=prompt_name) + np.float32(1e-3 * (prompt_name == "passage"))
+
+        monkeypatch.setattr(encoder, "encode", encode)
         with pytest.raises(UserError, match=r"differs from the live one by 1\.0\de-03 \(allowed: 1e-05\)"):
             savedmodel._check(encoder, exported / "1", SENTENCES[:3])
 

@@ -28,6 +28,55 @@ def test_pooling_over_several_layers_has_no_counterpart(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+class TestPrompts:
+    @staticmethod
+    def saved(directory):
+        return json.loads((directory / "config_sentence_transformers.json").read_text("utf-8"))
+
+    @pytest.fixture
+    def directory(self, tmp_path):
+        config = EncoderConfig("avg", "none", query_prompt="query: ", passage_prompt="passage: ")
+        return huggingface.export(encoder_of(tmp_path, "bert", config), tmp_path / "out")
+
+    def test_they_come_back_and_are_written_under_the_names_that_the_library_looks_for(self, directory):
+        # Its encode_document takes the prompt named document, which it knows as an empty one, before one named passage.
+        assert self.saved(directory)["prompts"] == {"query": "query: ", "passage": "passage: ", "document": "passage: "}
+        origin = presets.locate(str(directory))
+        assert origin.config is not None
+        assert origin.config.prompts == {"query": "query: ", "passage": "passage: "}
+
+    def test_without_any_there_is_no_file(self, tmp_path):
+        directory = huggingface.export(encoder_of(tmp_path, "bert", EncoderConfig("avg", "none")), tmp_path / "out")
+        assert not (directory / "config_sentence_transformers.json").exists()
+
+    @pytest.mark.parametrize(
+        ("prompts", "expected"),
+        [
+            ({"query": "q: ", "document": "", "passage": "p: ", "corpus": "c: "}, {"query": "q: ", "passage": "p: "}),
+            ({"query": "", "document": "d: ", "clustering": "c: "}, {"query": "", "passage": "d: "}),
+            ({"query": "", "document": ""}, {}),
+            ({"s2p_query": "q: "}, {}),
+            (None, {}),
+        ],
+    )
+    def test_the_names_that_others_use_are_read(self, directory, prompts, expected):
+        file = directory / "config_sentence_transformers.json"
+        file.write_text(json.dumps({"prompts": prompts, "default_prompt_name": "query"}), "utf-8")
+        origin = presets.locate(str(directory))
+        assert origin.config is not None
+        assert origin.config.prompts == expected
+
+    def test_prompts_that_cannot_be_used_are_refused(self, directory):
+        pooling = directory / "1_Pooling" / "config.json"
+        about = json.loads(pooling.read_text("utf-8"))
+        pooling.write_text(json.dumps(about | {"include_prompt": False}), "utf-8")
+        with pytest.raises(UserError, match=r"1_Pooling/config\.json: include_prompt is false"):
+            presets.locate(str(directory))
+        (directory / "config_sentence_transformers.json").write_text('{"prompts": {"query": 5}}', "utf-8")
+        with pytest.raises(UserError, match=r"config_sentence_transformers\.json: prompts: expected an object of str"):
+            presets.locate(str(directory))
+
+
 class TestModules:
     """Transformer, Pooling, SimCSE's head as Dense, Normalize; what else a directory does is refused."""
 

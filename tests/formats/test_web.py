@@ -18,7 +18,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import presets, web
 from simcse_tf.formats.check_texts import check_texts
 from simcse_tf.formats.fast_tokenizers import fast_tokenizer
-from tests.conftest import SENTENCES, VOCABULARY
+from tests.conftest import PROMPTS, SENTENCES, VOCABULARY
 from tests.formats.tiny_encoders import encoder_of
 
 CHROMIUM = next(
@@ -110,12 +110,12 @@ def packages():
 
 @pytest.fixture(scope="module")
 def encoder(packages, tmp_path_factory):
-    """Its matrices are large enough that the converter quantises them: 1,024 numbers at least."""
+    """Its matrices are large enough that the converter quantises them: 1,024 numbers at least. It has prompts."""
     from simcse_tf.formats.encoders import load_encoder
 
     directory = tmp_path_factory.mktemp("wider") / "preset"
     tiny.make_preset(directory, VOCABULARY, dim=64)
-    return load_encoder(presets.locate(str(directory)), EncoderConfig("avg", "none"))
+    return load_encoder(presets.locate(str(directory)), EncoderConfig("avg", "none", **PROMPTS))
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,12 @@ def rows(exported):
 def test_under_node_the_page_has_the_embedders_tokens_and_vectors(rows, embedder):
     assert [row["ids"] for row in rows] == embedder.token_ids(TEXTS)
     np.testing.assert_allclose([row["vector"] for row in rows], embedder.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["query", "passage"])
+def test_under_node_a_side_has_its_prompt(exported, embedder, side):
+    found = [row["ids"] for row in web.run(exported, TEXTS[:5], side)]
+    assert found == embedder.token_ids(TEXTS[:5], side) != embedder.token_ids(TEXTS[:5])
 
 
 def test_by_default_the_page_has_an_int8_model(encoder, exported, tmp_path):
@@ -303,14 +309,14 @@ def test_rank_sorts_all_lines_and_shows_text_as_text(page, embedder):
     form.get_by_label("Sentences").fill("\n\n".join(texts))
     form.get_by_role("button").click()
     scores, shown = results(page, "#rank")
-    expected = embedder.encode(texts) @ embedder.encode("a woman reads .")
+    expected = embedder.encode(texts, prompt_name="passage") @ embedder.encode("a woman reads .", prompt_name="query")
     assert sorted(shown) == sorted(texts)
     np.testing.assert_allclose(scores, sorted(expected, reverse=True), atol=0.006)
     assert page.locator("#rank li b, #rank li img").count() == 0
 
 
 @browser_test
-def test_search_reads_a_file_and_stops_when_asked(page, tmp_path):
+def test_search_reads_a_file_and_stops_when_asked(page, embedder, tmp_path):
     form = page.locator("#search")
     lines = [f"{sentence} {i}" for i in range(100) for sentence in SENTENCES]
     (tmp_path / "long.txt").write_text("\n".join(lines), "utf-8")
@@ -323,7 +329,12 @@ def test_search_reads_a_file_and_stops_when_asked(page, tmp_path):
     form.get_by_label("Or a text file").set_input_files(tmp_path / "short.txt")
     form.get_by_role("button", name="Search").click()
     scores, shown = results(page, "#search")
-    assert (shown[0], scores[0], len(shown)) == (SENTENCES[7], 1.0, 10)
+    passages, query = (
+        embedder.encode(SENTENCES, prompt_name="passage"),
+        embedder.encode(SENTENCES[7], prompt_name="query"),
+    )
+    np.testing.assert_allclose(scores, sorted(passages @ query, reverse=True)[:10], atol=0.006)
+    assert len(shown) == 10
     assert f"of {len(SENTENCES)} sentences" in form.locator(".about").inner_text()
 
 

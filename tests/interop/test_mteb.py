@@ -8,11 +8,14 @@ from mteb.abstasks import AbsTaskClassification
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models import EncoderProtocol
+from mteb.types import PromptType
 
+from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
 from simcse_tf.evaluation.mteb import MtebEncoder
 from simcse_tf.formats.encoders import load_encoder
+from tests.conftest import PROMPTS
 
 pytestmark = pytest.mark.interop
 
@@ -99,6 +102,16 @@ def test_it_has_what_mteb_asks_for(encoder):
     assert (adapter.mteb_model_meta.name, adapter.mteb_model_meta.revision) == ("simcse-tf/tiny", "7")
     vectors = encoder.encode(["a dog", "the cat"])
     np.testing.assert_allclose(np.asarray(adapter.similarity(vectors, vectors)), vectors @ vectors.T, atol=1e-6)
+
+
+def test_queries_and_documents_have_the_models_prompts_if_it_has_any(tiny_origin, encoder):
+    prompted = load_encoder(tiny_origin, EncoderConfig("avg", "none", **PROMPTS))
+    context = {"task_metadata": BundledPairs.metadata, "hf_split": "test", "hf_subset": "default"}
+    for kind, name in ((PromptType.query, "query"), (PromptType.document, "passage"), (None, None)):
+        found = MtebEncoder(prompted, "simcse-tf/tiny").encode([{"text": ["a dog"]}], prompt_type=kind, **context)
+        np.testing.assert_array_equal(found, prompted.encode(["a dog"], prompt_name=name))
+        found = MtebEncoder(encoder, "simcse-tf/tiny").encode([{"text": ["a dog"]}], prompt_type=kind, **context)
+        np.testing.assert_array_equal(found, encoder.encode(["a dog"]))
 
 
 def test_a_name_without_organisation_is_refused(encoder):

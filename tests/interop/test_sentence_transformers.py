@@ -24,6 +24,15 @@ def test_sentence_transformers_gives_the_same_embeddings(tmp_path, model_type, c
     assert distance(theirs, encoder.encode(texts)) < 1e-6
 
 
+def test_prompts_are_its_query_and_document_prompts(tmp_path):
+    encoder = encoder_of(tmp_path, "bert", EncoderConfig("avg", "none", query_prompt="a dog ", passage_prompt="the "))
+    model = SentenceTransformer(str(huggingface.export(encoder, tmp_path / "out")), device="cpu")
+    for name, theirs in (("query", model.encode_query(TEXTS)), ("passage", model.encode_document(TEXTS))):
+        assert distance(theirs, encoder.encode(TEXTS, prompt_name=name)) < 1e-6
+        np.testing.assert_array_equal(model.encode(TEXTS, prompt_name=name), theirs)
+    assert distance(model.encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_what_sentence_transformers_saves_is_read(tmp_path, config):
     encoder = encoder_of(tmp_path, "bert", config)

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import keras_hub
@@ -9,8 +8,8 @@ import tensorflow as tf
 from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
-from simcse_tf.formats.encoders import load_encoder, save_encoder
-from tests.conftest import SENTENCES, VOCABULARY
+from simcse_tf.formats.encoders import SentenceEncoder, load_encoder, save_encoder
+from tests.conftest import PROMPTS, SENTENCES, VOCABULARY
 
 BATCH = {
     "token_ids": tf.constant([[2, 5, 6, 7, 3], [2, 9, 3, 0, 0]]),
@@ -97,6 +96,43 @@ class TestEncode:
         assert np.isfinite(vectors).all()
 
 
+class TestPrompts:
+    @pytest.fixture(scope="class")
+    def encoder(self, tiny_origin):
+        return load_encoder(tiny_origin, EncoderConfig("avg", "always", **PROMPTS))
+
+    @pytest.mark.parametrize("name", ["query", "passage"])
+    def test_one_is_put_before_each_text_when_it_is_named(self, encoder, name):
+        texts = ["", "dog", " cat", SENTENCES[0], "dog " * 50]
+        written_out = [PROMPTS[f"{name}_prompt"] + text for text in texts]
+        np.testing.assert_array_equal(encoder.encode(texts, prompt_name=name), encoder.encode(written_out))
+        np.testing.assert_array_equal(encoder.encode("dog", prompt_name=name), encoder.encode(written_out[1]))
+        assert np.abs(encoder.encode(texts, prompt_name=name) - encoder.encode(texts)).max() > 0.01
+
+    def test_a_name_that_the_encoder_does_not_know_is_refused(self, encoder, tiny_origin):
+        assert encoder.prompt_names == ("query", "passage")
+        with pytest.raises(UserError, match="`prompt_name` qeury: unknown. Did you mean 'query'"):
+            encoder.encode("dog", prompt_name="qeury")
+        without = load_encoder(tiny_origin)
+        assert without.prompt_names == ()
+        with pytest.raises(UserError, match="`prompt_name` query: this model has no prompts"):
+            without.encode("dog", prompt_name="query")
+
+    def test_they_are_saved_and_can_be_replaced_or_removed(self, encoder, tmp_path):
+        encoder.save_to_preset(tmp_path / "saved")
+        saved = str(tmp_path / "saved")
+        again = SentenceEncoder.from_preset(saved)
+        np.testing.assert_array_equal(
+            again.encode("dog", prompt_name="query"), encoder.encode("dog", prompt_name="query")
+        )
+        assert SentenceEncoder.from_preset(saved, query_prompt="").config.prompts == {"query": "", "passage": "! "}
+        assert SentenceEncoder.from_preset(saved, query_prompt="", passage_prompt="").prompt_names == ()
+
+    def test_one_that_leaves_no_room_for_a_text_is_refused(self, tiny_preset):
+        with pytest.raises(UserError, match=r"`query_prompt` 'dog dog .*leaves no room .*`max_length` 32"):
+            SentenceEncoder.from_preset(str(tiny_preset), query_prompt="dog " * 30)
+
+
 class TestSaving:
     @pytest.mark.parametrize("head", ["none", "train_only", "always"])
     def test_an_encoder_comes_back_with_its_configuration(self, tiny_origin, tmp_path, head):
@@ -132,7 +168,7 @@ class TestSaving:
     def test_a_broken_description_is_named(self, tiny_origin, tmp_path):
         save_encoder(load_encoder(tiny_origin), tmp_path / "saved")
         about = json.loads((tmp_path / "saved" / "encoder.json").read_text("utf-8"))
-        assert dataclasses.asdict(EncoderConfig(head="none")).items() <= about.items()
+        assert about == {"pooling": "cls", "head": "none", "max_length": None, "sha256": about["sha256"]}
         del about["pooling"]
         (tmp_path / "saved" / "encoder.json").write_text(json.dumps(about), "utf-8")
         with pytest.raises(UserError, match=r"encoder\.json: cannot be read .*pooling"):

@@ -13,7 +13,7 @@ from benchmarks.workers import free_port
 from simcse_tf.errors import UserError
 from simcse_tf.serving import client as client_module
 from simcse_tf.serving.client import Client
-from tests.conftest import SENTENCES
+from tests.conftest import PROMPTS, SENTENCES
 from tests.serving.conftest import ROOT
 
 ODD = [
@@ -62,6 +62,15 @@ class TestSameAnswersEverywhere:
             np.testing.assert_allclose(
                 client.similarity(client.encode(SENTENCES[:3]), SENTENCES[:5]), matrix, atol=1e-5
             )
+
+    @pytest.mark.parametrize("name", ["query", "passage"])
+    def test_a_prompt_is_put_before_each_text_when_it_is_named(self, disk, remote, name):
+        written_out = disk.encode([PROMPTS[f"{name}_prompt"] + text for text in SENTENCES])
+        for client in (disk, remote):
+            assert client.prompt_names == ("query", "passage")
+            found = client.encode(SENTENCES, prompt_name=name, batch_size=16)
+            np.testing.assert_allclose(found, written_out, atol=1e-5)
+            np.testing.assert_allclose(client.encode(SENTENCES[0], prompt_name=name), written_out[0], atol=1e-5)
 
     def test_a_version_can_be_named(self, server, disk):
         for address in (f"{server.rest}/versions/1", f"{server.grpc}/1"):
@@ -222,6 +231,31 @@ class TestWrongUse:
     def test_an_element_that_is_no_string(self, disk):
         with pytest.raises(UserError, match="text 1 is of type float, not a string: nan"):
             disk.encode(["a dog", float("nan")])
+
+    def test_a_prompt_that_the_model_does_not_have(self, disk, exported_family):
+        with pytest.raises(UserError, match="`prompt_name` pasage: unknown. Did you mean 'passage'"):
+            disk.encode("a dog", prompt_name="pasage")
+        with pytest.raises(UserError, match="`prompt_name` query: this model has no prompts"):
+            Client(exported_family("bert")).encode("a dog", prompt_name="query")
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            'HTTP 400: Serving signature name: "query" not found in signature def',
+            'FAILED_PRECONDITION: Serving signature key "query" not found.',
+        ],
+    )
+    def test_a_server_says_by_a_missing_signature_that_its_model_has_no_prompts(self, message):
+        from simcse_tf.serving.retry import refused, served_prompts
+
+        def encode_batch(texts, prompt_name):
+            raise refused("http://host", said)
+
+        said = message
+        assert served_prompts(encode_batch) == ()
+        said = "HTTP 400: something else"
+        with pytest.raises(UserError, match="http://host: the server refused the request: HTTP 400: something else"):
+            served_prompts(encode_batch)
 
     def test_a_batch_of_nothing(self, disk):
         with pytest.raises(UserError, match="`batch_size` 0: must be at least 1"):

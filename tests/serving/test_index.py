@@ -1,4 +1,5 @@
 import gzip
+import json
 import sys
 from pathlib import Path
 
@@ -46,6 +47,14 @@ class Words:
             [[1 + text.lower().count(c) ** self._power for c in "aeioudrst"] for text in texts], "float32"
         )
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+class Prompted(Words):
+    prompt_names = ("query", "passage")
+
+    def encode_batch(self, texts, prompt_name=None):
+        prompt = {"query": "ooo ", "passage": "ee ", None: ""}[prompt_name]
+        return super().encode_batch([prompt + text for text in texts])
 
 
 SENTENCES = ["a dog runs", "a cat sits", "two birds sing", "the house is red", "trees stand"]
@@ -158,6 +167,28 @@ class TestClient:
         assert [answers[0][0] for answers in many] == ["a dog runs", "trees stand"]
         assert [len(answers) for answers in many] == [2, 2]
         assert client.search("a dog runs", threshold=1.1) == []
+
+    def test_with_prompts_passages_get_the_one_and_queries_the_other(self, tmp_path):
+        client = Client(Prompted())
+        built = client.build_index(SENTENCES, to=tmp_path / "i")
+        found = client.search("a dog runs", top_k=5, threshold=-1)
+        query, passages = (
+            Words().encode_batch(texts) for texts in (["ooo a dog runs"], [f"ee {s}" for s in SENTENCES])
+        )
+        assert dict(found) == pytest.approx(dict(zip(SENTENCES, (passages @ query[0]).tolist(), strict=True)), abs=1e-5)
+        assert json.loads((built.directory / "index.json").read_text())["prompts"] is True
+        again = Client(Prompted())
+        again.load_index(tmp_path / "i")
+        assert again.search("a dog runs", top_k=5, threshold=-1) == found
+        with pytest.raises(UserError, match="i: was built with a model's prompts, and letters has none"):
+            Client(Words()).load_index(tmp_path / "i")
+
+    def test_an_index_without_prompts_says_nothing_of_them_and_is_searched_without(self, tmp_path):
+        built = Client(Words()).build_index(SENTENCES, to=tmp_path / "i")
+        assert set(built.about) == {"format", "kind", "count", "dim", "model"}
+        client = Client(Prompted())
+        client.load_index(tmp_path / "i")
+        assert client.search("a dog runs", top_k=1)[0] == ("a dog runs", pytest.approx(1, abs=1e-5))
 
     def test_sentences_stream_through(self):
         seen = []

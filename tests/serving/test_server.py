@@ -44,14 +44,21 @@ class Made:
         # Texts of each call.
         self.calls: list[list[str]] = []
 
-    def encode_batch(self, texts: list[str]) -> np.ndarray:
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         self.calls.append(texts)
         assert self.open.wait(30)
+        texts = [f"{prompt_name}: {text}" for text in texts] if prompt_name else texts
         if "broken" in texts:
             raise RuntimeError("the model is broken")
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") for text in texts]
         vectors = np.array([np.random.default_rng(seed).standard_normal(DIM) for seed in seeds], "float32")
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class Prompted(Made):
+    """One with prompts."""
+
+    prompt_names = ("query", "passage")
 
 
 class Served:
@@ -101,6 +108,12 @@ def serving(backend=None, **limits):
 @pytest.fixture(scope="module")
 def served():
     with serving() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def prompted():
+    with serving(Prompted()) as served:
         yield served
 
 
@@ -242,6 +255,40 @@ class TestOpenAIsInterface:
         np.testing.assert_array_equal(given, vectors_of(texts))
 
 
+class TestPrompts:
+    def test_each_is_a_signature(self, prompted):
+        for name in ("query", "passage"):
+            _, answer, _ = prompted.ask(PREDICT, {"signature_name": name, "inputs": {"text": ["a", "b"]}})
+            np.testing.assert_array_equal(
+                np.array(answer["outputs"], "float32"), vectors_of([f"{name}: a", f"{name}: b"])
+            )
+        metadata = prompted.ask("/v1/models/tiny/metadata")[1]["metadata"]["signature_def"]["signature_def"]
+        assert metadata["query"] == metadata["passage"] == metadata["serving_default"]
+
+    def test_openais_interface_takes_them_as_input_type(self, prompted):
+        for name in ("query", "passage", None):
+            _, answer, _ = prompted.ask("/v1/embeddings", {"model": "tiny", "input": "a", "input_type": name})
+            expected = vectors_of([f"{name}: a" if name else "a"])[0]
+            np.testing.assert_array_equal(np.array(answer["data"][0]["embedding"], "float32"), expected)
+        for given, message in (
+            (["query"], "input_type a list: expected query or passage"),
+            ("document", "expected query"),
+        ):
+            status, answer, _ = prompted.ask("/v1/embeddings", {"model": "tiny", "input": "a", "input_type": given})
+            assert (status, answer["error"]["param"]) == (400, "input_type")
+            assert message in answer["error"]["message"]
+
+    def test_the_client_finds_out_whether_there_are_any(self, served, prompted):
+        client = Client(f"{prompted.url}/v1/models/tiny")
+        np.testing.assert_array_equal(
+            client.encode(["a", "b"], prompt_name="query"), vectors_of(["query: a", "query: b"])
+        )
+        without = Client(f"{served.url}/v1/models/tiny")
+        assert without.prompt_names == ()
+        with pytest.raises(UserError, match="`prompt_name` query: this model has no prompts"):
+            without.encode("a", prompt_name="query")
+
+
 BAD_PREDICT = {
     b"": "JSON Parse error: Input is a zero-length",
     b"no JSON": "JSON Parse error",
@@ -290,6 +337,7 @@ BAD_EMBEDDINGS = {
     '{"model": "tiny", "input": "a", "dimensions": true}': (400, "dimensions", "dimensions true: expected"),
     '{"model": "tiny", "input": "a", "dimensions": ' + "[" * 300 + "]" * 300 + "}": (400, "dimensions", "a list: exp"),
     '{"model": "tiny", "input": "a", "dimensions": "8"}': (400, "dimensions", 'dimensions "8": expected'),
+    '{"model": "tiny", "input": "a", "input_type": "query"}': (400, "input_type", "this model has no prompts"),
 }
 
 
@@ -482,6 +530,25 @@ class TestBatching:
             assert all(len(call) <= 4 for call in scene.backend.calls)
             np.testing.assert_array_equal(answer, vectors_of(many))
             np.testing.assert_array_equal(single, vectors_of(["single"]))
+
+        asyncio.run(scene())
+
+    def test_a_call_has_one_prompt_and_no_request_waits_for_all_of_another(self):
+        async def scene():
+            scene = Scene(batch_size=4)
+            first = await scene.busy()
+            many = [f"many {i}" for i in range(40)]
+            tasks = start(scene.batcher, many)
+            tasks += [asyncio.create_task(scene.batcher.encode([text], "query")) for text in "ab"]
+            await asyncio.sleep(0.01)
+            scene.backend.open.set()
+            *_, answer, a, b = await asyncio.gather(*first, *tasks)
+            # Both threads take a call at once.
+            assert ["a", "b"] in scene.backend.calls[2:5]
+            assert all(len({text in "ab" for text in call}) == 1 for call in scene.backend.calls)
+            np.testing.assert_array_equal(answer, vectors_of(many))
+            np.testing.assert_array_equal(np.concatenate([a, b]), vectors_of(["query: a", "query: b"]))
+            assert scene.batcher.waiting == 0
 
         asyncio.run(scene())
 

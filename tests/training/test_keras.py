@@ -243,6 +243,24 @@ class TestSaving:
             one.fit(PAIRS, batch_size=8, shuffle=False, verbose=0)
         np.testing.assert_array_equal(loaded.encoder.encode(SENTENCES), model.encoder.encode(SENTENCES))
 
+    def test_prompts_are_trained_with_and_saved(self, make, tmp_path):
+        prompts = {"query_prompt": "the ", "passage_prompt": "a old "}
+        written_out = [tuple(text for text in (f"the {a}", f"a old {b}")) for a, b in PAIRS]
+        prompted, usual = make(dropout=0.0, **prompts), make(dropout=0.0)
+        # Without dropout a batch's loss depends on its tokens alone.
+        assert prompted.evaluate(PAIRS, batch_size=8, verbose=0) == usual.evaluate(written_out, batch_size=8, verbose=0)
+        assert usual.evaluate(PAIRS, verbose=0) != usual.evaluate(written_out, verbose=0)
+        np.testing.assert_array_equal(
+            prompted.predict(SENTENCES[:3], verbose=0), usual.predict(SENTENCES[:3], verbose=0)
+        )
+        history = prompted.fit(SENTENCES[:16], batch_size=8, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        prompted.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras").encoder
+        for name in ("query", "passage", None):
+            expected = prompted.encoder.encode(SENTENCES, prompt_name=name)
+            np.testing.assert_array_equal(loaded.encode(SENTENCES, prompt_name=name), expected)
+
     def test_training_goes_on_with_the_presets_head(self, make, tmp_path, tiny_preset):
         make(head="always").encoder.save_to_preset(tmp_path / "preset")
         assert SimCSE.from_preset(str(tmp_path / "preset"), max_length=12).encoder.config.head == "always"

@@ -308,12 +308,19 @@ def test_help_and_complaints_come_without_tensorflow():
     assert "--loss triplet needs anchor, positive and hard negative" in failed.stderr
 
 
+def test_a_prompt_that_leaves_no_room_for_a_text_begins_no_run(flags, tmp_path):
+    with pytest.raises(UserError, match="`passage_prompt` .*leaves no room for a text within `max_length` 12"):
+        train.main([*flags, "--passage-prompt", "dog " * 10])
+    assert not (tmp_path / "run").exists()
+
+
 def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_path):
-    """Retrieval selects, graded pairs stand beside it; with a head; result, table, card and report say so."""
+    """Retrieval selects, graded pairs stand beside it; with head and prompts; result, table, card and report say so."""
     pairs = tmp_path / "docs.csv"
     pairs.write_text("query,document\n" + "".join(f"{a},{b}\n" for a, b in itertools.pairwise(SENTENCES)))
     sets = ["--dev", "bundled", str(pairs), "--select-by", "docs", "--head", "always", "--pooling", "cls"]
-    flags = [*flags, *sets, "--max-steps", "4"]
+    prompts = ["--query-prompt", "a man ", "--passage-prompt", "the "]
+    flags = [*flags, *sets, *prompts, "--max-steps", "4"]
     train.main(flags)
     out, shown = capsys.readouterr()
     result, run_ = json.loads(out), tmp_path / "run"
@@ -336,6 +343,7 @@ def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_p
 
     # What is exported scores what was logged.
     encoder = load_encoder(presets.locate(str(run_)))
+    assert encoder.config.prompts == {"query": "a man ", "passage": "the "}
     assert open_development_set(pairs).figures(encoder.encode)["ndcg@10"] == pytest.approx(best["dev"], abs=0.01)
     card.write(encoder, tmp_path, name="tiny", source=str(run_))
     assert "| encoder | nDCG@10 x 100 |" in (tmp_path / card.CARD_FILE).read_text("utf-8")

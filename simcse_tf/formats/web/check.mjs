@@ -1,4 +1,4 @@
-// Encodes texts with an exported directory under Node: `node check.mjs DIRECTORY < texts.json > vectors.json`.
+// Encodes texts with an exported directory under Node: `node check.mjs DIRECTORY [SIDE] < texts.json > vectors.json`.
 
 import { readFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
@@ -18,7 +18,7 @@ const { Encoder } = await import(pathToFileURL(join(directory, "encoder.js")));
 const encoder = await Encoder.load((name) => readFile(join(directory, name)));
 const results = [];
 for (const text of JSON.parse(readFileSync(0, "utf8"))) {
-  const ids = encoder.tokenIds(text);
+  const ids = encoder.tokenIds(text, process.argv[3]);
   results.push({ ids, vector: Array.from(await encoder.encodeIds(ids)) });
 }
 process.stdout.write(JSON.stringify(results));

@@ -12,6 +12,7 @@ export class Encoder {
   #model;
   #maxLength;
   #bytesRead;
+  #prompts;
 
   /**
    * @param {(name: string) => Promise<Uint8Array>} read Gives the content of a file of this directory.
@@ -21,7 +22,7 @@ export class Encoder {
     const [about, wasmBinary, tokenizer, model] = await Promise.all(
       ["encoder.json", `${RUNTIME}.wasm`, "tokenizer.json", "model.tflite"].map(read),
     );
-    const { max_length, bytes_read, sha256 } = JSON.parse(decode(about));
+    const { max_length, bytes_read, query_prompt, passage_prompt, sha256 } = JSON.parse(decode(about));
     await check(sha256, { "tokenizer.json": tokenizer, "model.tflite": model });
 
     // Read by the runtime when it starts. It reports its progress as errors.
@@ -34,6 +35,7 @@ export class Encoder {
     const encoder = new Encoder();
     encoder.#maxLength = max_length;
     encoder.#bytesRead = bytes_read ?? Infinity;
+    encoder.#prompts = { query: query_prompt, passage: passage_prompt };
     encoder.#tokenizer = new Tokenizer(JSON.parse(decode(tokenizer)), {});
     encoder.#model = await loadAndCompile(model, { accelerator: "wasm" });
     return encoder;
@@ -43,11 +45,13 @@ export class Encoder {
    * The tokens of a text as the model sees them, special tokens included, cut off at its longest.
    *
    * @param {string} text
+   * @param {"query" | "passage"} [side] Which of the model's prompts is put before the text, if it has any.
    * @returns {number[]}
    */
-  tokenIds(text) {
+  tokenIds(text, side) {
+    const prompted = (this.#prompts[side] ?? "") + text;
     // As in embedder.py: UTF-8 has no bytes for a lone surrogate, and a character may be cut into.
-    const bytes = new TextEncoder().encode(text.replace(LONE_SURROGATES, "?"));
+    const bytes = new TextEncoder().encode(prompted.replace(LONE_SURROGATES, "?"));
     const { ids } = this.#tokenizer.encode(decode(bytes.subarray(0, this.#bytesRead)));
     // The tokenizer does not cut off. Every family ends a text with one special token.
     return ids.length > this.#maxLength ? [...ids.slice(0, this.#maxLength - 1), ids.at(-1)] : ids;

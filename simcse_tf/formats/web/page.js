@@ -82,10 +82,11 @@ function workerAddress() {
  * Encodes texts.
  *
  * @param {string[]} texts
- * @param {{ signal: AbortSignal, progress?: (done: number) => void }} options Once the signal is given, nothing follows.
+ * @param {{ signal: AbortSignal, side?: "query" | "passage", progress?: (done: number) => void }} options Once the signal
+ *   is given, nothing follows. The model's prompt for that side is put before each text, if it has prompts.
  * @returns {Promise<{ vectors: Float32Array[], milliseconds: number }>}
  */
-function encode(texts, { signal, progress }) {
+function encode(texts, { signal, side, progress }) {
   signal.throwIfAborted();
   return new Promise((resolve, reject) => {
     const id = encode.next++;
@@ -105,7 +106,7 @@ function encode(texts, { signal, progress }) {
       else resolve(answer);
     });
     signal.addEventListener("abort", stop);
-    worker.postMessage({ id, texts });
+    worker.postMessage({ id, texts, side });
   });
 }
 encode.next = 0;
@@ -206,9 +207,11 @@ section(document.querySelector("#compare"), async ({ a, b }, signal) => {
 });
 
 section(document.querySelector("#rank"), async ({ query, list }, signal) => {
-  const texts = [required(query, "a query"), ...lines(list)];
-  const { vectors, milliseconds } = await encode(texts, { signal });
-  return [resultList(ranked(vectors[0], texts.slice(1), vectors.slice(1))), aboutResults(texts.length, milliseconds)];
+  const [asked, texts] = [required(query, "a query"), lines(list)];
+  const first = await encode([asked], { signal, side: "query" });
+  const { vectors, milliseconds } = await encode(texts, { signal, side: "passage" });
+  const about = aboutResults(1 + texts.length, first.milliseconds + milliseconds);
+  return [resultList(ranked(first.vectors[0], texts, vectors)), about];
 });
 
 /** The list that was read last, with its vectors. */
@@ -237,13 +240,13 @@ const clearSearch = section(search, async ({ query, list, stop }, signal) => {
     area.hidden = stop.hidden = false;
     signal.addEventListener("abort", () => (area.hidden = stop.hidden = true));
     try {
-      const { vectors } = await encode(texts, { signal, progress });
+      const { vectors } = await encode(texts, { signal, side: "passage", progress });
       read = { value, texts, vectors };
     } finally {
       if (!signal.aborted) area.hidden = stop.hidden = true;
     }
   }
-  const { vectors, milliseconds } = await encode([query.value], { signal });
+  const { vectors, milliseconds } = await encode([query.value], { signal, side: "query" });
   const began = performance.now();
   const found = ranked(vectors[0], read.texts, read.vectors).slice(0, MOST_FOUND);
   const took = milliseconds + performance.now() - began;

@@ -1,6 +1,6 @@
 "use strict";
 
-// Holds the encoder, so that the page stays responsive. The page sends { id, texts } or { id, stop: true }; answers are
+// Holds the encoder, so that the page stays responsive. The page sends { id, texts, side } or { id, stop: true }; answers are
 // { id, done } now and then, at last { id, vectors, milliseconds } or { id, error }; about loading, all without an id,
 // { loaded } in bytes, { ready: true } or { error }.
 
@@ -36,13 +36,13 @@ async function read(name) {
   return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
-async function encode(encoder, id, texts) {
+async function encode(encoder, id, texts, side) {
   const vectors = [];
   let milliseconds = 0;
   let rest = performance.now() + YIELD_EVERY;
   for (const [done, text] of texts.entries()) {
     const start = performance.now();
-    vectors.push(await encoder.encodeIds(encoder.tokenIds(text)));
+    vectors.push(await encoder.encodeIds(encoder.tokenIds(text, side)));
     const end = performance.now();
     milliseconds += end - start;
     if (end > rest) {
@@ -61,13 +61,13 @@ loading.then(
   (error) => postMessage({ error: error.message }),
 );
 
-onmessage = async ({ data: { id, texts, stop } }) => {
+onmessage = async ({ data: { id, texts, side, stop } }) => {
   if (stop) {
     stopped.add(id);
     return;
   }
   try {
-    await encode(await loading, id, texts);
+    await encode(await loading, id, texts, side);
   } catch (error) {
     postMessage({ id, error: error.message });
   } finally {
