@@ -92,8 +92,10 @@ def _argument(tyro: Any, hint: Any, name: str, comment: str, default: Any) -> An
     elif typing.get_origin(hint) is tuple:
         metavar = f"{kinds[0].__name__.upper()} ..."
     elif types.NoneType in typing.get_args(hint):
-        values = typing.get_args(kinds[0])
-        metavar = "{" + ",".join(values) + "}" if values else kinds[0].__name__.upper()
+        metavar = "|".join(
+            "{" + ",".join(values) + "}" if (values := typing.get_args(kind)) else kind.__name__.upper()
+            for kind in kinds
+        )
     nothing = default is None or default == ()
     return tyro.conf.arg(help=comment, metavar=metavar, help_behavior_hint="" if nothing else None)
 

@@ -181,6 +181,11 @@ class TrainConfig:
     # The name of the development set by which the best checkpoint is selected: the name of its file without the suffix,
     # 'bundled', 'held-out', or 'STSB-dev' for STS-B. Default: the first.
     select_by: str | None = None
+    # How much of the weights that training began with to keep, from 0 to 1: the best step's weights are mixed with them
+    # (WiSE-FT), and the mix takes its place. auto: of 0, 0.25, 0.5, 0.75 and 1 the share that the development set that
+    # selects scores best, among those at which no other one falls more than 0.5 points below what it was before
+    # training. Default: nothing is mixed.
+    keep: float | Literal["auto"] | None = None
     # SentEval's data directory. Its STSBenchmark takes the place of 'bundled' and 'tfds:glue/stsb' in --dev, or comes
     # beside the files there.
     sts_dir: Path | None = None
@@ -254,6 +259,10 @@ class TrainConfig:
                 f"`hard_negative_weight` {self.hard_negative_weight:g}: a part of `loss` infonce, not of {self.loss}. "
                 "Omit it."
             )
+        if isinstance(self.keep, str):
+            check_choice("keep", self.keep, ("auto",))
+        elif self.keep is not None:
+            check_range("keep", self.keep, low=0, high=1, why="the share of the starting weights")
         if self.loss == "infonce" and self.batch_size < 2:
             raise UserError("`batch_size` 1: InfoNCE needs at least 2 rows, because the other rows are the negatives.")
         if self.loss == "cosent" and self.batch_size < 2:

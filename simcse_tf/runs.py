@@ -14,7 +14,10 @@ from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.files import read_json, read_json_object
 
-# The keys of a row in held_out.jsonl.
+# Rows that are held out of training: those that judge the encoder, and those that its report judges it by.
+HELD_OUT, HELD_OUT_TEST = "held_out.jsonl", "held_out_test.jsonl"
+COMMANDS = "commands.jsonl"
+# The keys of such a row.
 VIEWS = ("anchor", "positive", "negative")
 
 
@@ -46,7 +49,10 @@ class Run:
         path: Its directory.
         config: What is trained.
         metrics: What was logged, in order: dictionaries with a `step`; evaluations have a `dev`, the headline of the
-            development set that selects, and every figure of every set as `NAME/FIGURE`.
+            development set that selects, and every figure of every set as `NAME/FIGURE`. So have the mixes, which also
+            have `keep`, the share of the starting weights, and `chosen`.
+        commands: What trained it: dictionaries with the `step` at which each began, `date`, `command`, `machine` and
+            `program`; of a run of version 0.1.0 nothing is known.
         versions: The packages that it was trained with; empty if it was killed before it wrote them.
         development_sets: What it is judged on; the first selects.
     """
@@ -54,13 +60,22 @@ class Run:
     path: Path
     config: TrainConfig
     metrics: list[dict[str, Any]]
+    commands: list[dict[str, Any]]
     versions: dict[str, str]
     development_sets: tuple[JudgedOn, ...]
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """The evaluations among `metrics`, in order; the first is of the encoder that training began with."""
-        return [line for line in self.metrics if "dev" in line]
+        """The evaluations of steps, in order; the first is of the encoder that training began with."""
+        return [line for line in self.metrics if "dev" in line and "keep" not in line]
+
+    @property
+    def mixes(self) -> list[dict[str, Any]]:
+        """The evaluations of mixes of the best step's weights with the starting ones, from none of these to all.
+
+        Their `step` is the best one. Empty where nothing was mixed.
+        """
+        return [line for line in self.metrics if "keep" in line]
 
     @property
     def before(self) -> dict[str, Any]:
@@ -73,17 +88,20 @@ class Run:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The evaluation with the highest `dev`, the earliest of equals: its encoder is the one that is kept.
+        """The evaluation of the encoder that is kept: the chosen mix's, or the step's with the highest `dev`.
+
+        Of equal steps it is the earliest.
 
         Raises:
             UserError: The run has not been evaluated yet.
         """
-        return max(self._evaluated(), key=lambda line: line["dev"])
+        evaluated = self._evaluated()
+        return next((line for line in self.mixes if line["chosen"]), max(evaluated, key=lambda line: line["dev"]))
 
     @property
     def steps(self) -> int:
         """Steps taken so far."""
-        return int(self.metrics[-1]["step"]) if self.metrics else 0
+        return max((int(line["step"]) for line in self.metrics), default=0)
 
     @property
     def encoder(self) -> Path:
@@ -96,13 +114,17 @@ class Run:
         return self.evaluations
 
 
-def read_held_out(path: Path) -> list[tuple[str, ...]]:
+def read_held_out(path: Path, name: str = HELD_OUT) -> list[tuple[str, ...]]:
     """Anchor and positive of each row of its data that a run is not trained on; none if it holds out nothing.
+
+    Args:
+        path: The run.
+        name: Of the file.
 
     Raises:
         UserError: The file is damaged; names file and line.
     """
-    file = path / "held_out.jsonl"
+    file = path / name
     if not file.is_file():
         return []
     rows = []
@@ -141,6 +163,7 @@ def read(path: Path) -> Run:
         path,
         config,
         read_metrics(path),
+        _read_log(path / COMMANDS),
         read_json(versions) if versions.is_file() else {},
         _development_sets(path / "development.json", config),
     )
@@ -164,24 +187,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: Any other line is damaged; names file and line.
     """
-    file = path / "metrics.jsonl"
+    return _read_log(path / "metrics.jsonl")
+
+
+def _read_log(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
-    metrics = []
+    entries = []
     lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             if not isinstance(entry, dict) or "step" not in entry:
                 raise ValueError("an object with a step was expected")
-            metrics.append(entry)
+            entries.append(entry)
         except ValueError as e:
             if number == len(lines):
                 break
             raise UserError(
                 f"{file}:{number}: damaged ({e}). Delete the line, or train again in another directory."
             ) from e
-    return metrics
+    return entries
 
 
 def _development_sets(file: Path, config: TrainConfig) -> tuple[JudgedOn, ...]:

@@ -51,12 +51,17 @@ def main(arguments: list[str]) -> None:
     if result is not None:
         console.print(f"{checked.run.path}: training is complete ({result['steps']} steps)")
     else:
-        result = _train(checked, console)
+        result = _train(checked, console, shlex.join([*cli.prog("train").split(), *arguments]))
     if result is None or not checked.cluster.is_chief:
         return
-    console.print(table(runs.read(checked.run.path)))
+    finished = runs.read(checked.run.path)
+    console.print(table(finished))
+    if finished.mixes:
+        console.print(table_of_mixes(finished))
     if result["best_step"] == 0:
         console.print("No step improved on the encoder that training began with: that encoder is kept.")
+    elif result.get("keep") == 1:
+        console.print("No mix is chosen before the encoder that training began with: that encoder is kept.")
 
     if config.export_to is not None and not _exported(result, config.export_to):
         result["saved_model"] = _export(checked, console, config.export_to)
@@ -70,7 +75,7 @@ def main(arguments: list[str]) -> None:
     cli.print_result(result)
 
 
-def _train(checked: Plan, console: Console) -> dict[str, Any] | None:
+def _train(checked: Plan, console: Console, command: str) -> dict[str, Any] | None:
     if len(checked.cluster.workers) > 1:
         # To TensorFlow it is an error that one worker is done before another. One that is lost is our own message.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,7 +86,7 @@ def _train(checked: Plan, console: Console) -> dict[str, Any] | None:
 
     to_continue = f"Give the same flags and --resume to continue the run in {checked.run.path}"
     try:
-        return loop.train(checked, console)
+        return loop.train(checked, console, command=command)
     except KeyboardInterrupt:
         console.print(f"interrupted. {to_continue}")
         sys.exit(130)
@@ -146,7 +151,8 @@ def table(run: runs.Run) -> Table:
     """Before and after, side by side, on every development set; the first selected the best step."""
     judge = run.development_sets[0]
     rows = Table(title=f"{judge.name}, best of {run.steps} steps")
-    for heading in ("", "before", f"after {run.best['step']} steps"):
+    kept = f", {share:g} kept" if (share := run.best.get("keep")) else ""
+    for heading in ("", "before", f"after {run.best['step']} steps{kept}"):
         rows.add_column(heading, justify="right" if heading else "left")
     for each in run.development_sets:
         if each is not judge:
@@ -156,6 +162,17 @@ def table(run: runs.Run) -> Table:
             name = "dev" if each is judge and figure == each.headline else f"{each.name}/{figure}"
             if name in run.best:
                 rows.add_row(label, *(f"{line[name]:.{digits(label)}f}" for line in (run.before, run.best)))
+    return rows
+
+
+def table_of_mixes(run: runs.Run) -> Table:
+    """The headline of every development set over the share of the starting weights that is kept."""
+    rows = Table(title=f"Mixes of step {run.best['step']} with the starting weights", title_justify="left")
+    for heading in ("kept", *(f"{each.name}, {each.label}" for each in run.development_sets), ""):
+        rows.add_column(heading, justify="right")
+    for line in run.mixes:
+        figures = [f"{line[f'{each.name}/{each.headline}']:.2f}" for each in run.development_sets]
+        rows.add_row(f"{line['keep']:g}", *figures, "chosen" if line["chosen"] else "")
     return rows
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_an_interrupted_run_is_continued_by_real_training(capsys, flags, tmp_pat
         if self.step == 3:
             raise Killed
 
-    monkeypatch.setattr(ablate.subprocess, "run", run)
+    # Not subprocess itself: the run asks git for its commit.
+    monkeypatch.setattr(ablate, "subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
     monkeypatch.setattr(Evaluation, "on_step", die)
     arguments = ["--vary", "pooling=avg", "--seeds", "1", *flags]
     with pytest.raises(Killed):

@@ -1,7 +1,11 @@
 """A part of the training rows that is held out of training, so that it can be judged by texts that it never saw.
 
+Half of it judges the encoder during training and selects the best one. The other half, the test part, selects nothing:
+its figures are not too high for having been the highest of several.
+
 Rows that share a text, ignoring case and spacing, belong to one group, and so do all that are connected through others;
-a group is held out whole or not at all. The parts of a document are a group: each carries the document's number.
+a group is held out whole or not at all, and is in one half. The parts of a document are a group: each carries the
+document's number.
 """
 
 from __future__ import annotations
@@ -9,15 +13,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from simcse_tf.data.rows import Reject, Row, Rows
 from simcse_tf.data.sources import Source
 
-# A tenth of the rows, but no more than give a steady figure in seconds, and no fewer rows and groups than say anything.
-# Groups share no text: there are at least as many documents to tell apart.
+# A tenth of the rows, but no more in each half than give a steady figure in seconds, and no fewer rows and groups than
+# say anything. Groups share no text: there are at least as many documents to tell apart.
 _SHARE = 10
 _MOST = 1000
 _FEWEST = 20
@@ -33,19 +37,23 @@ class HeldOut:
 
     Attributes:
         training: The other rows; all of them if none could be held out.
-        rows: Those that are held out, in order.
+        rows: Those that are held out and judge, in order.
         total: How many rows there are.
         problem: Why none are held out, if none are.
+        test: Those that are held out for the test, in order; none where two halves would be too small.
     """
 
     training: Source
     rows: list[Row]
     total: int
     problem: str = ""
+    test: list[Row] = field(default_factory=list)
 
 
 def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut:
-    """Chooses groups of rows at random, of equal data always the same, until a tenth of the rows or 1,000 are held out.
+    """Chooses groups of rows at random, of equal data always the same: a tenth of the rows, at most 1,000 in a half.
+
+    Where a half would have fewer than 20 rows, or fewer than 20 groups, there is no test part.
 
     Where a source draws, stored rows are chosen, and what is drawn of them once is kept.
 
@@ -64,19 +72,20 @@ def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut
     total = len(groups.parents)
     if total > _LONGEST:
         return HeldOut(source, [], total, f"there are more than {_LONGEST:,} rows")
-    wanted = min(total // _SHARE, _MOST)
+    wanted = min(total // _SHARE, 2 * _MOST)
     if wanted < _FEWEST or total - wanted < batch_size:
         return HeldOut(source, [], total, f"{total:,} rows are too few")
 
+    # Groups in random order; of them alternately those for each half, as far as they fit in.
     members = groups.members()
-    chosen: set[int] = set()
-    groups_chosen = 0
-    for place in np.random.default_rng(_SEED).permutation(len(members)).tolist():
-        if len(members[place]) <= wanted - len(chosen):
-            chosen.update(members[place])
-            groups_chosen += 1
-    if groups_chosen < _FEWEST:
+    order = np.random.default_rng(_SEED).permutation(len(members)).tolist()
+    judging, testing = (_fit([members[place] for place in order[half::2]], wanted // 2) for half in (0, 1))
+    if len(testing) < _FEWEST or len(judging) < _FEWEST:
+        judging, testing = _fit([members[place] for place in order], min(wanted, _MOST)), []
+    if len(judging) < _FEWEST:
         return HeldOut(source, [], total, "too many rows are connected by texts that they share, or of one document")
+    judges, tests = (set(itertools.chain(*chosen)) for chosen in (judging, testing))
+    chosen = judges | tests
 
     def read(reject: Reject) -> Rows:
         rows, place = source.read(reject), 0
@@ -89,9 +98,20 @@ def hold_out(source: Source, *, skip_bad_rows: bool, batch_size: int) -> HeldOut
                 yield row
             place += 1
 
-    held = (row for place, row in enumerate(source.stored(on_bad)) if place in chosen)
-    drawn = held if source.draw is None else source.draw(held, _SEED, 0)
-    return HeldOut(dataclasses.replace(source, read=read, survey=None), list(drawn), total)
+    held = [(place, row) for place, row in enumerate(source.stored(on_bad)) if place in chosen]
+    halves = ([row for place, row in held if place in half] for half in (judges, tests))
+    rows, test = (half if source.draw is None else list(source.draw(iter(half), _SEED, 0)) for half in halves)
+    return HeldOut(dataclasses.replace(source, read=read, survey=None), rows, total, test=test)
+
+
+def _fit(groups: list[list[int]], wanted: int) -> list[list[int]]:
+    """The first groups that together have at most so many rows; one that is too large for the rest is left out."""
+    chosen, left = [], wanted
+    for group in groups:
+        if len(group) <= left:
+            chosen.append(group)
+            left -= len(group)
+    return chosen
 
 
 class _Groups:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,26 @@ from simcse_tf.evaluation.embedding import Encode, check, unit, with_prompts
 from simcse_tf.evaluation.pairs import Pairs
 
 Figures = dict[str, float]
+
+
+class Scored(NamedTuple):
+    """How an encoder does on a development set.
+
+    Attributes:
+        figures: By name, the headline's among them.
+        answers: What each item (pair, triplet or query) got, from which the headline can be computed again: `(n,)`
+            cosines of pairs; `(n, 2)` of triplets, of the positive and of the negative; `(n, 10)` the first documents
+            of queries by their place in the corpus, -1 where there are fewer.
+    """
+
+    figures: Figures
+    answers: np.ndarray
+
+
 # Texts, and the side of a search that they are on; None where there is none.
 Asked = tuple[list[str], PromptName | None]
-# Asks for the vectors of texts, as often as it likes, and returns the figures.
-Scoring = Generator[Asked, Any, Figures]
+# Asks for the vectors of texts, as often as it likes, and returns what comes of them.
+Scoring = Generator[Asked, Any, Scored]
 
 
 class DevelopmentSet(ABC):
@@ -61,11 +77,36 @@ class DevelopmentSet(ABC):
 
     @abstractmethod
     def scoring(self) -> Scoring:
-        """A generator that yields texts with their side, is sent their vectors `(n, dim)`, and returns the figures.
+        """A generator that yields texts with their side, is sent their vectors `(n, dim)`, and returns a `Scored`.
 
         Raises:
             UserError: A vector is missing, not finite or of length 0, or a figure is undefined; names the set.
         """
+
+    @abstractmethod
+    def of_samples(self, answers: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """The headline of samples of the items, for bootstrap intervals.
+
+        Args:
+            answers: As in `Scored`.
+
+        Returns:
+            A function from `(samples, n)` int, the items of each sample, any of them several times, to `(samples,)`
+            float; NaN where it is undefined.
+        """
+
+    @abstractmethod
+    def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """How much better each item's answer became: `(n,)` float, negative if it became worse.
+
+        Args:
+            before: Answers of one encoder, as in `Scored`.
+            after: Those of another.
+        """
+
+    @abstractmethod
+    def close_pairs(self) -> list[tuple[str, str]]:
+        """Pairs of texts that should be close."""
 
     def figures(self, encode: Encode) -> Figures:
         """How an encoder does: figures by name, the headline's among them.
@@ -77,11 +118,19 @@ class DevelopmentSet(ABC):
         Raises:
             UserError: As `scoring`.
         """
-        ask = with_prompts(encode)
-        return self._figures(lambda texts, side: [ask(texts, side)], 1)[0]
+        return self.score(encode).figures
 
-    def figures_of_each(self, encode: Callable[[list[str]], Sequence[Any]], encoders: int) -> list[Figures]:
-        """As `figures`, for several encoders that encode together.
+    def score(self, encode: Encode) -> Scored:
+        """As `figures`, with the answers.
+
+        Raises:
+            UserError: As `scoring`.
+        """
+        ask = with_prompts(encode)
+        return self._score(lambda texts, side: [ask(texts, side)], 1)[0]
+
+    def score_each(self, encode: Callable[[list[str]], Sequence[Any]], encoders: int) -> list[Scored]:
+        """As `score`, for several encoders that encode together.
 
         Args:
             encode: Texts to the vectors `(n, dim)` of each encoder; a method of a model, or a function, as there.
@@ -90,13 +139,13 @@ class DevelopmentSet(ABC):
         Raises:
             UserError: As `scoring`.
         """
-        return self._figures(with_prompts(encode), encoders)
+        return self._score(with_prompts(encode), encoders)
 
-    def _figures(self, ask: Callable[[list[str], PromptName | None], Sequence[Any]], encoders: int) -> list[Figures]:
+    def _score(self, ask: Callable[[list[str], PromptName | None], Sequence[Any]], encoders: int) -> list[Scored]:
         scorings = [self.scoring() for _ in range(encoders)]
         # They ask for the same texts, and end together.
         asked, *_ = [next(scoring) for scoring in scorings]
-        found: list[Figures] = []
+        found: list[Scored] = []
         while not found:
             for scoring, vectors in zip(scorings, ask(*asked), strict=True):
                 try:
@@ -154,11 +203,25 @@ class Graded(DevelopmentSet):
     def scoring(self) -> Scoring:
         vectors = yield from _vectors(self.pairs.a + self.pairs.b, self.name)
         a, b = np.split(vectors, 2)
-        found = sts.score(a, b, self.pairs).all._asdict()
+        result = sts.score(a, b, self.pairs)
+        found = result.all._asdict()
         if geometry.is_measurable(self.pairs):
             measured = geometry.measure(a, b, self.pairs)
             found |= {"alignment": measured.alignment, "uniformity": measured.uniformity}
-        return found
+        return Scored(found, result.cosines)
+
+    def of_samples(self, answers: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda samples: sts.spearman_of_samples(answers, self.pairs.gold, samples)
+
+    def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        # By how many ranks a pair comes nearer to where its grade is.
+        gold = _ranks(self.pairs.gold)
+        return np.abs(_ranks(before) - gold) - np.abs(_ranks(after) - gold)
+
+    def close_pairs(self) -> list[tuple[str, str]]:
+        gold = self.pairs.gold
+        high = np.flatnonzero(gold >= gold.min() + 0.8 * np.ptp(gold))
+        return [(self.pairs.a[i], self.pairs.b[i]) for i in high]
 
 
 class Labelled(DevelopmentSet):
@@ -198,7 +261,22 @@ class Labelled(DevelopmentSet):
     def scoring(self) -> Scoring:
         vectors = yield from _vectors(self.a + self.b, self.name)
         a, b = np.split(unit(vectors, self.a + self.b, self.name), 2)
-        return labelled_figures(_cosines(a, b), self.same)
+        cosines = _cosines(a, b)
+        return Scored(labelled_figures(cosines, self.same), cosines)
+
+    def of_samples(self, answers: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        def headline(sample: np.ndarray) -> float:
+            same = self.same[sample]
+            return np.nan if same.all() or not same.any() else labelled_figures(answers[sample], same)[self.headline]
+
+        return lambda samples: np.array([headline(sample) for sample in samples])
+
+    def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        # By how many ranks a pair comes nearer to the end where its label is.
+        return (_ranks(after) - _ranks(before)) * np.where(self.same, 1, -1)
+
+    def close_pairs(self) -> list[tuple[str, str]]:
+        return [(a, b) for a, b, same in zip(self.a, self.b, self.same, strict=True) if same]
 
 
 class Triplets(DevelopmentSet):
@@ -230,7 +308,19 @@ class Triplets(DevelopmentSet):
         texts = self.anchors + self.positives + self.negatives
         vectors = yield from _vectors(texts, self.name)
         anchors, positives, negatives = np.split(unit(vectors, texts, self.name), 3)
-        return {"accuracy": 100 * float(np.mean(_cosines(anchors, positives) > _cosines(anchors, negatives)))}
+        answers = np.stack([_cosines(anchors, positives), _cosines(anchors, negatives)], axis=1)
+        return Scored({"accuracy": 100 * float(np.mean(answers[:, 0] > answers[:, 1]))}, answers)
+
+    def of_samples(self, answers: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        right = answers[:, 0] > answers[:, 1]
+        return lambda samples: 100 * right[samples].mean(axis=1)
+
+    def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        # By how much a positive comes nearer than its negative.
+        return (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
+
+    def close_pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.anchors, self.positives, strict=True))
 
 
 def digits(label: str) -> int:
@@ -267,6 +357,12 @@ def _vectors(texts: list[str], task: str) -> Generator[Asked, Any, np.ndarray]:
     row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     vectors = check((yield list(row), None), list(row), task)
     return vectors[[row[text] for text in texts]]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
+
+    return rankdata(values)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,13 +7,13 @@ each grade divided by log2(rank + 1), over the highest that any order gives. Eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from simcse_tf.evaluation.development import DevelopmentSet, Figures, Scoring
+from simcse_tf.evaluation.development import DevelopmentSet, Figures, Scored, Scoring
 from simcse_tf.evaluation.embedding import check, unit
 
 _DEEPEST = 10
@@ -111,8 +111,35 @@ class Retrieval(DevelopmentSet):
         answers = []
         for i, places in enumerate(best.places.tolist()):
             found = [j for place in places if place >= 0 for j in copies[texts[place]] if j != self.itself.get(i)]
-            answers.append(found[:_DEEPEST])
-        return retrieval_figures(answers, self.relevant)
+            answers.append(found[:_DEEPEST] + [-1] * (_DEEPEST - len(found)))
+        return Scored(retrieval_figures(answers, self.relevant), np.array(answers))
+
+    def of_samples(self, answers: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        values = self._of_each_query(answers)
+        return lambda samples: 100 * values[samples].mean(axis=1)
+
+    def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        return self._of_each_query(after) - self._of_each_query(before)
+
+    def _of_each_query(self, answers: np.ndarray) -> np.ndarray:
+        """The headline of each query, from 0 to 1."""
+        return _of_each_query(answers.tolist(), self.relevant)[self.headline]
+
+    def close_pairs(self) -> list[tuple[str, str]]:
+        best = [max(own, key=own.__getitem__) for own in self.relevant]
+        return [(query, self.documents[document]) for query, document in zip(self.queries, best, strict=True)]
+
+    def rank(self, query: int, answers: np.ndarray) -> int | None:
+        """At which place a query found the first of its documents; None if it is beyond the tenth.
+
+        Args:
+            query: Its number.
+            answers: As in `Scored`.
+        """
+        places = [
+            place for place, document in enumerate(answers[query].tolist(), 1) if document in self.relevant[query]
+        ]
+        return places[0] if places else None
 
 
 class _Best:
@@ -159,9 +186,14 @@ def retrieval_figures(answers: Sequence[Sequence[int]], relevant: Sequence[Mappi
     """Recall, MRR and nDCG, means over queries x 100.
 
     Args:
-        answers: The first documents of each query, in order; 10, or all if there are fewer.
+        answers: The first documents of each query, in order; 10, or all and perhaps -1 if there are fewer.
         relevant: The relevant documents of each query with their grades, above 0.
     """
+    return {name: 100 * float(np.mean(values)) for name, values in _of_each_query(answers, relevant).items()}
+
+
+def _of_each_query(answers: Sequence[Sequence[int]], relevant: Sequence[Mapping[int, float]]) -> dict[str, np.ndarray]:
+    """The figures of each query, `(queries,)`, from 0 to 1."""
     discounts = 1 / np.log2(np.arange(2, _DEEPEST + 2))
     rows = []
     for found, grades in zip(answers, relevant, strict=True):
@@ -175,4 +207,4 @@ def retrieval_figures(answers: Sequence[Sequence[int]], relevant: Sequence[Mappi
                 **{f"recall@{k}": np.sum(hits < k) / len(grades) for k in (1, 5, 10)},
             }
         )
-    return {name: 100 * float(np.mean([row[name] for row in rows])) for name in Retrieval.labels}
+    return {name: np.array([row[name] for row in rows]) for name in Retrieval.labels}

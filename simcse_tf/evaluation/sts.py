@@ -45,6 +45,7 @@ __all__ = [
     "load",
     "read_pairs",
     "score",
+    "spearman_of_samples",
 ]
 
 
@@ -239,6 +240,25 @@ def evaluate(encode: Encode, pairs: Pairs) -> Result:
         UserError: As `embed_pairs` and `score`.
     """
     return score(*embed_pairs(encode, pairs), pairs)
+
+
+def spearman_of_samples(cosines: np.ndarray, gold: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Spearman's correlation x 100 of samples of the pairs, for bootstrap intervals.
+
+    Args:
+        cosines: `(n,)` of the pairs.
+        gold: `(n,)` their grades.
+        samples: `(samples, n)` int, the pairs of each.
+
+    Returns:
+        `(samples,)` float; NaN where all grades or all cosines of a sample are equal.
+    """
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(values[samples], axis=1) for values in (cosines, gold))
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * np.sum(a * b, axis=1) / np.sqrt(np.sum(a * a, axis=1) * np.sum(b * b, axis=1))
 
 
 def _correlate(cosines: np.ndarray, gold: np.ndarray, where: str) -> Correlation:

@@ -33,7 +33,7 @@ AVERAGED = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB-test", "SICK-R")
 # A development set as it may be given.
 Development = DevelopmentSet | sts.Pairs | Path | str
 
-# Alignment and uniformity are measured on these rather than on pairs of one's own, and pictures are drawn of them.
+# Alignment and uniformity are measured on these rather than on pairs of one's own.
 _DEVELOPMENT = ("STSB-dev", BUNDLED)
 
 
@@ -77,19 +77,19 @@ class Judgement:
         sts: Task to its result.
         development_set: The suite's.
         geometry: Alignment and uniformity on the development set, if there is one.
-        vectors: Embeddings of the development set's two sides, `(2, n, dim)` float, for pictures; likewise.
         transfer: Task to its result.
         missing: As in the suite.
         on: The suite's development sets of one's own, each with its figures.
+        answers: What each of these was answered, by its name, as in `development.Scored`.
     """
 
     sts: dict[str, sts.Result]
     development_set: sts.Pairs | None
     geometry: geometry.Geometry | None
-    vectors: np.ndarray | None
     transfer: dict[str, transfer.Result]
     missing: tuple[str, ...]
     on: tuple[tuple[DevelopmentSet, Figures], ...] = ()
+    answers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -238,22 +238,23 @@ def judge(encode: Encode, suite: Suite, *, say: Callable[[str], None] = lambda l
     Raises:
         UserError: The encoder's answer is not one finite vector per sentence, or a score is undefined; names the task.
     """
-    results, measured, vectors = {}, None, None
+    results, measured = {}, None
     for pairs in suite.pairs:
         say(f"{pairs.name}: {len(pairs.gold)} pairs from {pairs.source}")
         a, b = sts.embed_pairs(encode, pairs)
         results[pairs.name] = sts.score(a, b, pairs)
         if pairs is suite.development_set:
-            measured, vectors = geometry.measure(a, b, pairs), np.stack([a, b])
-    own = []
+            measured = geometry.measure(a, b, pairs)
+    own, answers = [], {}
     for each in suite.on:
         say(f"{each.name}: {each.size} from {each.source}")
-        own.append((each, each.figures(encode)))
+        figures, answers[each.name] = each.score(encode)
+        own.append((each, figures))
     classified = {}
     for name, where in suite.transfer.items():
         say(f"{name}: logistic regression on {where}")
         classified[name] = transfer.evaluate(encode, name, where)
-    return Judgement(results, suite.development_set, measured, vectors, classified, suite.missing, tuple(own))
+    return Judgement(results, suite.development_set, measured, classified, suite.missing, tuple(own), answers)
 
 
 def versions() -> dict[str, str]:

@@ -33,6 +33,7 @@ _RECIPE = (
     "dropout",
     "epochs",
     "max_steps",
+    "keep",
     "seed",
 )
 
@@ -145,6 +146,9 @@ def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
     measured = _way(run.config.pooling, run.config.head, min(encoder.backbone.max_sequence_length, 512))
     now = _way(encoder.config.pooling, encoder.config.head, encoder.max_length)
     note = [] if now == measured else ["", f"Measured with {measured}. This model, with {now}, was not measured."]
+    step = f"step {run.best['step']}"
+    if share := run.best.get("keep"):
+        step += f", {share:g} of the starting weights kept"
     return [
         f"On the development set {run.development_sets[0].name}, one seed:",
         "",
@@ -153,7 +157,7 @@ def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
             run.development_sets[0].label,
             [
                 ("before training", f"{run.before['dev']:.2f}"),
-                (f"step {run.best['step']}{'' if note else ' (this model)'}", f"{run.best['dev']:.2f}"),
+                (f"{step}{'' if note else ' (this model)'}", f"{run.best['dev']:.2f}"),
             ],
         ),
         *note,

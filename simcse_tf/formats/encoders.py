@@ -173,7 +173,7 @@ def load_encoder(
     encoder = SentenceEncoder(backbone, tokenizer, **config.to_dict())
     check_prompts(config.prompts, tokenizer, max_length=encoder.max_length)
     if encoder.head is not None:
-        weights = _saved_head(origin)
+        weights = saved_head(origin)
         if weights is None and head_init == "pooler":
             weights = _pooler(origin, backbone)
         if weights is not None:
@@ -181,7 +181,7 @@ def load_encoder(
     return encoder
 
 
-def _saved_head(origin: Origin) -> list[np.ndarray] | None:
+def saved_head(origin: Origin) -> list[np.ndarray] | None:
     """The head of an encoder that a run saved, or of a sentence-transformers directory."""
     if origin.directory is None:
         return None

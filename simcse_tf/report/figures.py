@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Matplotlib draws in these; the SVG then says var(--NAME) instead.
-_NAMES = ("ink", "grid", "paper", "before", "after", "third", *(f"cluster{i}" for i in range(6)))
+_NAMES = ("ink", "grid", "before", "after", "third", "better", "worse")
 _COLOUR = {name: f"#0102{i:02x}" for i, name in enumerate(_NAMES, 16)}
 
 _STYLE = {
@@ -53,64 +53,132 @@ def loss(steps: Sequence[int], losses: Sequence[float]) -> str:
     return _svg("Training loss over steps", draw)
 
 
-def development(evaluations: Sequence[dict[str, float]], best_step: int, name: str, label: str) -> str:
-    """The figure that selects over steps: as exported, and with or without the head where that differs."""
+def changes(sets: Sequence[dict[str, Any]]) -> str:
+    """The change of every set's headline with its 95 % interval; 0 is a line.
+
+    Args:
+        sets: As `changes` in `report.json`.
+    """
 
     def draw(axes: Axes) -> None:
-        keys = ("dev", "dev_with_head", "dev_without_head")
-        scores = {key: [e[key] for e in evaluations if key in e] for key in keys}
-        steps = [e["step"] for e in evaluations]
-        # One of the two others is what is exported.
-        others = {key: line for key, line in scores.items() if key != "dev" and line and line != scores["dev"]}
-        axes.plot(steps, scores["dev"], "o-", color=_COLOUR["after"], markersize=3, label="as exported")
-        for key, line in others.items():
-            other = key.removeprefix("dev_").replace("_", " ")
-            axes.plot(steps, line, "o--", color=_COLOUR["third"], markersize=3, label=other)
-        best = max(e["dev"] for e in evaluations)
-        axes.plot(best_step, best, "o", markersize=9, fillstyle="none", color=_COLOUR["ink"], label="best")
-        axes.set(xlabel="step", ylabel=f"{name}, {label}")
+        axes.axvline(0, color=_COLOUR["ink"], linewidth=1)
+        for y, each in enumerate(sets):
+            low, high = each["interval"] or (0, 0)
+            colour = _COLOUR["better" if low > 0 else "worse" if high < 0 else "third"]
+            change = each["after"] - each["before"]
+            if each["interval"] is not None:
+                axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt")
+            axes.plot(change, y, "o", color=colour, markersize=6)
+        labels = [f"{each['name']}\n{each['label'].removesuffix(' x 100')}" for each in sets]
+        axes.set_yticks(range(len(sets)), labels)
+        axes.set(xlabel="change in points, 95 % interval", ylim=(len(sets) - 0.5, -0.5))
+        axes.grid(visible=False, axis="y")
+
+    return _svg("Change of every set, with its interval", draw, height=0.9 + 0.45 * len(sets))
+
+
+def over_steps(
+    name: str, label: str, lines: dict[str, list[tuple[float, float]]], best_step: int, kept: float | None
+) -> str:
+    """The headline of a development set over steps.
+
+    Args:
+        name: The set's.
+        label: The headline's.
+        lines: Steps and values; the first line is the exported encoder's.
+        best_step: The step whose encoder was kept, or mixed.
+        kept: The mix's value, if that is what was kept.
+    """
+
+    def draw(axes: Axes) -> None:
+        styles = [("o-", "after"), ("o--", "third"), ("o:", "third")]
+        for (other, line), (style, colour) in zip(lines.items(), styles, strict=False):
+            axes.plot(*zip(*line, strict=True), style, color=_COLOUR[colour], markersize=3, label=other)
+        own = next(iter(lines.values()))
+        axes.axhline(own[0][1], color=_COLOUR["before"], linewidth=1, linestyle="--", label="before")
+        best = dict(own)[best_step]
+        ring = "best step" if kept is not None else "kept"
+        axes.plot(best_step, best, "o", markersize=9, fillstyle="none", color=_COLOUR["ink"], label=ring)
+        if kept is not None:
+            axes.plot(best_step, kept, "D", markersize=6, color=_COLOUR["ink"], label="kept: its mix")
+        axes.set(xlabel="step", ylabel=f"{name}, {label.removesuffix(' x 100')}")
         axes.legend()
 
     return _svg(f"{label} on {name} over steps", draw)
 
 
-def similarity(gold: Sequence[float], cosines: Sequence[float], when: str, low: float) -> str:
-    """Cosine similarity of every pair against its grade, and the mean of each grade.
+def trade(
+    axes_of: tuple[str, str], path: Sequence[tuple[float, float, float]], mixes: Sequence[tuple[float, float, float]]
+) -> str:
+    """Two development sets against each other, over the steps and over the mixes; top right is best.
 
     Args:
-        gold: Grades, 0 to 5.
-        cosines: Of the same pairs.
-        when: `before` or `after`; title and colour.
-        low: Where the cosine axis begins, the same before and after.
+        axes_of: What stands on the horizontal and on the vertical axis.
+        path: Step and the two values at each evaluation.
+        mixes: Share of the starting weights and the two values; may be empty.
     """
 
     def draw(axes: Axes) -> None:
-        axes.plot(gold, cosines, "o", markersize=3, alpha=0.35, markeredgewidth=0, color=_COLOUR[when])
-        nearest = np.rint(gold)
-        grades = np.unique(nearest)
-        means = [np.mean(np.asarray(cosines)[nearest == grade]) for grade in grades]
-        axes.plot(grades, means, "o-", color=_COLOUR["ink"], markersize=4, label="mean of a grade")
-        axes.set(title=when, xlabel="human grade", ylabel="cosine similarity", ylim=(low, 1.03))
-        axes.legend(loc="lower right")
-
-    return _svg(f"Cosine similarity against grade, {when}", draw)
-
-
-def random_pairs(edges: Sequence[float], before: Sequence[int], after: Sequence[int]) -> str:
-    """How the cosines of random sentence pairs are distributed, before and after."""
-
-    def draw(axes: Axes) -> None:
-        for when, counts in (("before", before), ("after", after)):
-            share = np.asarray(counts) / max(sum(counts), 1)
-            axes.stairs(share, edges, color=_COLOUR[when], fill=True, alpha=0.25)
-            axes.stairs(share, edges, color=_COLOUR[when], linewidth=1.5, label=when)
-        axes.set(xlabel="cosine similarity of two random sentences", ylabel="share of pairs")
+        for points, style, colour, label in ((path, "o-", "after", "steps"), (mixes, "D--", "third", "share kept")):
+            if points:
+                x, y = [point[1] for point in points], [point[2] for point in points]
+                axes.plot(x, y, style, color=_COLOUR[colour], linewidth=1, markersize=4, label=label)
+        axes.plot(*path[0][1:], "o", color=_COLOUR["before"], markersize=8, label="before")
+        # The ends of the mixes are on the path.
+        for at, x, y in (*_few(path), *mixes[1:-1]):
+            axes.annotate(f"{at:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axes.margins(0.15)
+        axes.set(xlabel=axes_of[0], ylabel=axes_of[1])
         axes.legend()
 
-    return _svg("Cosine similarity of random pairs, before and after", draw)
+    return _svg(f"{axes_of[1]} against {axes_of[0]}", draw)
 
 
-def plane(path: Sequence[tuple[int, float, float]], before: tuple[float, float], after: tuple[float, float]) -> str:
+def mixes(lines: dict[str, list[tuple[float, float]]], chosen: float) -> str:
+    """How far each development set is above its start, over the share of the starting weights that is kept.
+
+    Args:
+        lines: Shares and values of each set, the one that selects first.
+        chosen: The share that was chosen.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=_COLOUR["before"], linewidth=1, linestyle="--")
+        axes.axvline(chosen, color=_COLOUR["ink"], linewidth=1, linestyle=":")
+        styles = [("o-", "after"), ("s-", "third"), ("^-", "third"), ("v-", "third")]
+        for i, (name, line) in enumerate(lines.items()):
+            style, colour = styles[min(i, len(styles) - 1)]
+            shares, values = zip(*line, strict=True)
+            changes = np.asarray(values) - values[-1]
+            axes.plot(shares, changes, style, color=_COLOUR[colour], markersize=4, label=name)
+        axes.set(xlabel="share of the starting weights (dotted: chosen)", ylabel="points above the start")
+        axes.legend()
+
+    return _svg("Development sets over the share of the starting weights", draw)
+
+
+def cosines(edges: Sequence[float], close: Sequence[int], random: Sequence[int], when: str) -> str:
+    """How the cosines of pairs that should be close and of random pairs are distributed.
+
+    Args:
+        edges: Of the bins, the same before and after.
+        close: How many of the pairs are in each bin.
+        random: The same of the random ones.
+        when: `before` or `after`; title and colour.
+    """
+
+    def draw(axes: Axes) -> None:
+        for counts, colour, label in ((random, "third", "random pairs"), (close, when, "pairs that belong together")):
+            share = np.asarray(counts) / max(sum(counts), 1)
+            axes.stairs(share, edges, color=_COLOUR[colour], fill=True, alpha=0.3)
+            axes.stairs(share, edges, color=_COLOUR[colour], linewidth=1.5, label=label)
+        axes.set(title=when, xlabel="cosine similarity", ylabel="share of pairs")
+        axes.legend()
+
+    return _svg(f"Cosine similarity of pairs that belong together and of random pairs, {when}", draw)
+
+
+def plane(path: Sequence[tuple[float, float, float]], before: tuple[float, float], after: tuple[float, float]) -> str:
     """Alignment against uniformity; both are better lower, so bottom left is best.
 
     Args:
@@ -133,39 +201,7 @@ def plane(path: Sequence[tuple[int, float, float]], before: tuple[float, float],
     return _svg("Alignment and uniformity over the course of training", draw)
 
 
-def clusters(points: np.ndarray, cluster: np.ndarray, when: str, limits: np.ndarray) -> str:
-    """Sentences in the plane, coloured and numbered by cluster.
-
-    Args:
-        points: `(n, 2)`.
-        cluster: `(n,)` int below 6.
-        when: `before` or `after`.
-        limits: `(2, 2)`, the lowest and the highest corner of what is shown, the same before and after.
-    """
-
-    def draw(axes: Axes) -> None:
-        for i in np.unique(cluster):
-            own = points[cluster == i]
-            axes.plot(*own.T, "o", markersize=3.5, markeredgewidth=0, alpha=0.7, color=_COLOUR[f"cluster{i}"])
-        for i in np.unique(cluster):
-            x, y = np.median(points[cluster == i], axis=0)
-            axes.text(
-                x,
-                y,
-                str(i + 1),
-                ha="center",
-                va="center",
-                fontweight="bold",
-                color=_COLOUR[f"cluster{i}"],
-                bbox={"boxstyle": "circle", "facecolor": _COLOUR["paper"], "edgecolor": _COLOUR[f"cluster{i}"]},
-            )
-        axes.set(title=when, xlim=limits[:, 0], ylim=limits[:, 1], xlabel="component 1", ylabel="component 2")
-        axes.set_aspect("equal")
-
-    return _svg(f"Sentences of the development set in two dimensions, {when}", draw, height=3.6)
-
-
-def _few(path: Sequence[tuple[int, float, float]], most: int = 6) -> list[tuple[int, float, float]]:
+def _few(path: Sequence[tuple[float, float, float]], most: int = 6) -> list[tuple[float, float, float]]:
     """At most so many entries, evenly spread, the first and the last among them."""
     at = np.unique(np.linspace(0, len(path) - 1, min(most, len(path))).astype(int)) if path else []
     return [path[i] for i in at]

@@ -7,43 +7,41 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simcse_tf.config import TrainConfig
 from simcse_tf.evaluation.development import digits
 from simcse_tf.report import figures
+from simcse_tf.report.conclusion import signed, verdict
 
 _CSS = """
 :root { color-scheme: light dark; --paper: #ffffff; --card: #f6f7f9; --ink: #1d2430; --soft: #5b6675; --grid: #d5dae1;
-  --before: #c2591a; --after: #1f6fd6; --third: #6b7280; --better: #157f3d; --worse: #c0281c;
-  --cluster0: #1f6fd6; --cluster1: #c2591a; --cluster2: #157f3d; --cluster3: #b3267e; --cluster4: #7a5af0;
-  --cluster5: #0c8599; }
+  --before: #c2591a; --after: #1f6fd6; --third: #6b7280; --better: #157f3d; --worse: #c0281c; }
 @media (prefers-color-scheme: dark) { :root { --paper: #12161c; --card: #1b2129; --ink: #e6e9ee; --soft: #9aa5b4;
-  --grid: #343d49; --before: #f0935a; --after: #6cb0ff; --third: #9aa5b4; --better: #5fd38a; --worse: #ff7b72;
-  --cluster0: #6cb0ff; --cluster1: #f0935a; --cluster2: #5fd38a; --cluster3: #f27cc0; --cluster4: #b09bff;
-  --cluster5: #4fd1e5; } }
+  --grid: #343d49; --before: #f0935a; --after: #6cb0ff; --third: #9aa5b4; --better: #5fd38a; --worse: #ff7b72; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
-p.note, figcaption, td small { color: var(--soft); font-size: .875rem; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0; }
-.tile, figure { background: var(--card); border-radius: .6rem; margin: 0; padding: .75rem; }
-.tile span { color: var(--soft); display: block; font-size: .8rem; }
-.tile b { font-size: clamp(1rem, 4.2vw, 1.3rem); font-variant-numeric: tabular-nums; }
-figure { --paper: var(--card); }
+h3 { font-size: 1rem; margin: .75rem 0 .25rem; }
+p.note, td small, th small { color: var(--soft); font-size: .875rem; }
+td.n small, th small { font-weight: normal; white-space: normal; }
+.code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85rem; overflow-wrap: anywhere; }
+ol { margin: 0; padding-left: 1.4rem; } li p { margin: 0 0 .5rem; overflow-wrap: anywhere; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
+figure { background: var(--card); border-radius: .6rem; margin: 0; padding: .75rem; }
+.conclusion { background: var(--card); border-left: .35rem solid var(--third); border-radius: .4rem; margin: 1rem 0;
+  padding: .75rem 1rem; }
+.conclusion p { margin: 0; max-width: none; } .conclusion p:first-child { font-size: 1.1rem; margin-bottom: .4rem; }
+.conclusion.better { border-color: var(--better); } .conclusion.worse { border-color: var(--worse); }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + .panels { margin-top: 1rem; }
 table { border-collapse: collapse; font-size: .925rem; width: 100%; }
 th, td { border-bottom: 1px solid var(--grid); padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; }
-td.n, th.n { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
-td.code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85rem; overflow-wrap: anywhere; }
+td.n, th.n { font-variant-numeric: tabular-nums; text-align: right; } td.n { white-space: nowrap; }
 td.code:first-child { white-space: nowrap; }
-.better { color: var(--better); } .worse { color: var(--worse); }
+td.better { color: var(--better); } td.worse { color: var(--worse); }
 .before { color: var(--before); } .after { color: var(--after); }
 summary { cursor: pointer; font-weight: 600; margin: .5rem 0; }
 """
@@ -56,161 +54,269 @@ def page(numbers: dict[str, Any]) -> str:
         numbers: What `simcse_tf.report.report` found, as in `report.json`.
     """
     name = escape(Path(numbers["run"]).name)
-    sections = [_summary(numbers), _scores(numbers), _curves(numbers)]
-    if "pictures_of" in numbers:
-        sections += [_similarity(numbers), _space(numbers), _map(numbers["map"])]
-    sections.append(_settings(numbers))
+    sections = [
+        _conclusion(numbers),
+        _changes(numbers),
+        _curves(numbers),
+        _mixes(numbers),
+        _examples(numbers),
+        _space(numbers),
+        _figures(numbers),
+        _settings(numbers),
+    ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{name}: what training changed</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        + "\n".join(sections)
+        + "\n".join(section for section in sections if section)
         + "\n</body>\n</html>\n"
     )
 
 
-def _summary(numbers: dict[str, Any]) -> str:
-    config, judge = numbers["config"], numbers["selected_by"]
-    tiles = [(f"{judge['label']}, {judge['name']}", judge["before"], judge["after"], 2)]
-    if "pictures_of" in numbers:
-        start, end, random = numbers["before"]["geometry"], numbers["after"]["geometry"], numbers["random_pairs"]
-        tiles += [(key, start[key], end[key], 3) for key in ("alignment", "uniformity")]
-        tiles += [("mean cosine of random pairs", random["before"]["mean"], random["after"]["mean"], 3)]
-    shown = "".join(
-        f"<div class='tile'><span>{escape(label)}</span><b>{_number(a, digits)} → {_number(b, digits)}</b></div>"
-        for label, a, b, digits in tiles
-    )
-    kept = (
-        f"The encoder of step {numbers['best_step']} was kept: it scored best on the development set "
-        f"<b>{escape(judge['name'])}</b> ({escape(judge['label'])})."
-    )
-    if numbers["best_step"] == 0:
-        kept = (
-            "No step improved on the encoder that training began with: that one was kept, so that before and after "
-            "are the same."
-        )
+def _conclusion(numbers: dict[str, Any]) -> str:
+    config, found = numbers["config"], numbers["conclusion"]
+    trained = f"on <b>{escape(str(config['data']))}</b>, {config['batch_size']} rows each"
+    mixed = f", mixed with {numbers['keep']:g} of the starting weights" if numbers["keep"] else ""
+    after = f"is the encoder of step {numbers['best_step']} of {numbers['steps']} {trained}{mixed}"
+    if found["verdict"] == "unchanged":
+        after = f"{numbers['steps']} steps {trained}, it is still that"
     return (
         f"<h1>{escape(Path(numbers['run']).name)}: what training changed</h1>"
+        f"<div class='conclusion {found['verdict']}'><p><b>{escape(found['title'])}</b> {escape(found['text'])}</p>"
+        f"{''.join(_note(escape(note)) for note in found['notes'])}</div>"
         f"<p><b class='before'>Before</b> is <b>{escape(config['preset'])}</b> as training found it, pooled with "
-        f"{escape(config['pooling'])}. <b class='after'>After</b> is what {numbers['steps']} steps of "
-        f"{config['batch_size']} on <b>{escape(str(config['data']))}</b> made of it. {kept}</p>"
-        f"<div class='tiles'>{shown}</div>"
+        f"{escape(config['pooling'])}. <b class='after'>After</b> {after}.</p>{_made(numbers['made'])}"
     )
 
 
-def _scores(numbers: dict[str, Any]) -> str:
+def _made(made: dict[str, Any]) -> str:
+    if not made:
+        return ""
+    date = made["date"].replace("T", " ")[:16]
+    several = f", by {made['commands']} commands" if made["commands"] > 1 else ""
+    took = f"{_duration(made['seconds'])}, evaluations included{several}"
+    where = escape("; ".join(made["machine"]))
+    command = f"<p class='code'>{escape(made['command'])}</p>" if made["command"] else ""
+    return _note(f"Trained {date} in {took}, on {where}. {escape('; '.join(made['program']))}.") + command
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _changes(numbers: dict[str, Any]) -> str:
+    roles = {
+        "selects": "chose the step, hence optimistic",
+        "guards": "had a say in the choice of the mix",
+        "tests": "chose nothing",
+    }
+    rows = ""
+    for each in numbers["changes"]:
+        label = each["label"]
+        kind = verdict(each).replace("noise", "")
+        ends = "too few items" if each["interval"] is None else _interval(each["interval"], digits(label))
+        about = f"{label}; {each['size']}; {roles[each['role']]}"
+        rows += _row(each["name"], about, each["before"], each["after"], digits(label), kind=kind, below=ends)
+    return (
+        "<h2>Before and after</h2>"
+        + _note(
+            "In small print below a change: its 95 % interval, a paired bootstrap over pairs or queries. Where 0 lies "
+            "in it, other texts of the same kind could show the opposite. Another seed of training is not in it: that "
+            "moves figures by up to a point."
+        )
+        + _table(rows, "Set", ">before", ">after", ">change")
+        + _panels(figures.changes(numbers["changes"]))
+    )
+
+
+def _interval(ends: list[float], shown: int) -> str:
+    return " to ".join(signed(end, shown) for end in ends)
+
+
+def _row(name: str, about: str, a: float, b: float, shown: int, *, kind: str = "", below: str = "") -> str:
+    # The change of what is shown, so that the row adds up.
+    change = round(b, shown) - round(a, shown)
+    small = f"<br><small>{below}</small>" if below else ""
+    return (
+        f"<tr><td>{escape(name)} <small>{escape(about)}</small></td>"
+        f"<td class='n'>{_number(a, shown)}</td><td class='n'>{_number(b, shown)}</td>"
+        f"<td class='n {kind}'>{signed(change, shown)}{small}</td></tr>"
+    )
+
+
+def _curves(numbers: dict[str, Any]) -> str:
+    curves, sets = numbers["curves"], numbers["curves"]["sets"]
+    evaluations, best = curves["evaluations"], numbers["best_step"]
+    chosen = next((line for line in curves["mixes"] if line["chosen"] and line["keep"] > 0), None)
+    panels = []
+    for i, each in enumerate(sets):
+        name, key = each["name"], _key(each, first=i == 0)
+        lines = {"as exported": _points(evaluations, "step", key)}
+        if i == 0:
+            # One of the two others is what is exported.
+            for other in ("with_head", "without_head"):
+                line = _points(evaluations, "step", f"dev_{other}")
+                if line and line != lines["as exported"]:
+                    lines[other.replace("_", " ")] = line
+        if lines["as exported"]:
+            kept = chosen[key] if chosen else None
+            panels.append(figures.over_steps(name, each["labels"][each["headline"]], lines, best, kept))
+    if len(sets) > 1 and len(evaluations) > 1:
+        keys = (_key(sets[1], first=False), _key(sets[0], first=True))
+        names = tuple(f"{each['name']}, {each['labels'][each['headline']]}" for each in (sets[1], sets[0]))
+        path, mixed = (
+            [(line[at], *(line[key] for key in keys)) for line in lines if all(key in line for key in keys)]
+            for at, lines in (("step", evaluations), ("keep", curves["mixes"]))
+        )
+        if path:
+            panels.append(figures.trade(names, path, mixed))
+    if curves["loss"]:
+        panels.append(figures.loss(*zip(*curves["loss"], strict=True)))
+    return "<h2>Over the steps</h2>" + _panels(*panels)
+
+
+def _key(each: dict[str, Any], *, first: bool) -> str:
+    # Version 0.1.0 logged the figure that selects as `dev` alone.
+    return "dev" if first else f"{each['name']}/{each['headline']}"
+
+
+def _points(lines: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    return [(line[x], line[y]) for line in lines if y in line]
+
+
+def _mixes(numbers: dict[str, Any]) -> str:
+    lines, sets = numbers["curves"]["mixes"], numbers["curves"]["sets"]
+    if not lines:
+        return ""
+    of_sets = {each["name"]: _points(lines, "keep", _key(each, first=i == 0)) for i, each in enumerate(sets)}
+    rows = ""
+    for i, line in enumerate(lines):
+        cells = "".join(f"<td class='n'>{_number(values[i][1], 2)}</td>" for values in of_sets.values())
+        share = f"<b>{line['keep']:g}, chosen</b>" if line["chosen"] else f"{line['keep']:g}"
+        rows += f"<tr><td>{share}</td>{cells}</tr>"
+    heads = [f">{escape(each['name'])} <small>{escape(each['labels'][each['headline']])}</small>" for each in sets]
+    return (
+        "<h2>Mixes with the starting weights</h2>"
+        + _note(
+            f"The weights of step {numbers['best_step']}, mixed with a share of those that training began with: 0 is "
+            "what was trained, 1 the start."
+        )
+        + _table(rows, "share kept", *heads)
+        + _panels(figures.mixes(of_sets, next(line["keep"] for line in lines if line["chosen"])))
+    )
+
+
+def _examples(numbers: dict[str, Any]) -> str:
+    named = {each["name"]: each for each in numbers["examples"] if each["won"] or each["lost"]}
+    first = numbers["conclusion"]["rests_on"] or numbers["selected_by"]["name"]
+    parts = []
+    for name in sorted(named, key=lambda name: name != first):
+        each = named[name]
+        show = {"retrieval": _query, "triplets": _triplet}.get(each["kind"], _pair)
+        lists = "".join(
+            f"<h3>{title}</h3><ol>{''.join(f'<li>{show(item)}</li>' for item in each[which])}</ol>"
+            for which, title in (("won", "Won most"), ("lost", "Lost most"))
+            if each[which]
+        )
+        summary = (
+            f"{escape(name)}: {each['better']:,} of {each['items']:,} better, {each['worse']:,} worse, the rest equal"
+        )
+        parts.append(_details(summary, lists, is_open=name == first))
+    return "<h2>Won and lost most</h2>" + "".join(parts) if parts else ""
+
+
+def _query(item: dict[str, Any]) -> str:
+    ranks = [item[f"rank_{when}"] or "beyond 10" for when in ("before", "after")]
+    text = (
+        f"<p><b>{escape(item['query'])}</b><br>Its document: {escape(item['document'])}<br>"
+        f"Rank <b class='before'>{ranks[0]}</b> → <b class='after'>{ranks[1]}</b></p>"
+    )
+    for when in ("before", "after"):
+        if item[f"first_{when}"] is not None and item[f"rank_{when}"] != 1:
+            text += f"<p class='note'>First {when}: {escape(item[f'first_{when}'])}</p>"
+    return text
+
+
+def _pair(item: dict[str, Any]) -> str:
+    what = f"grade {item['grade']:g}" if "grade" in item else f"label {item['label']}"
+    return f"<p>{escape(item['a'])}<br>{escape(item['b'])}<br>{what}; cosine {_before_after(item)}</p>"
+
+
+def _triplet(item: dict[str, Any]) -> str:
+    (positive, negative) = ({when: item[when][i] for when in ("before", "after")} for i in (0, 1))
+    return (
+        f"<p><b>{escape(item['anchor'])}</b><br>positive, cosine {_before_after(positive)}: "
+        f"{escape(item['positive'])}<br>negative, cosine {_before_after(negative)}: {escape(item['negative'])}</p>"
+    )
+
+
+def _before_after(item: dict[str, Any]) -> str:
+    before, after = (f"<b class='{when}'>{_number(item[when], 3)}</b>" for when in ("before", "after"))
+    return f"{before} → {after}"
+
+
+def _space(numbers: dict[str, Any]) -> str:
+    panels, notes = [], []
+    if "cosines" in numbers:
+        found = numbers["cosines"]
+        apart = " → ".join(f"{100 * found[when]['told_apart']:.0f} %" for when in ("before", "after"))
+        notes.append(
+            f"Pairs of {escape(found['set'])} that belong together should be closer than random pairs of its texts. "
+            f"Closer than 99 % of these are <b>{apart}</b> of them."
+        )
+        edges = found["bin_edges"]
+        panels += [
+            figures.cosines(edges, found[when]["close"], found[when]["random"], when) for when in ("before", "after")
+        ]
+    measured = {name: each["figures"] for name, each in numbers["before"]["on"].items()}
+    name = next((name for name, found in measured.items() if "alignment" in found), None)
+    if name is not None:
+        keys = ("uniformity", "alignment")
+        path = [
+            (line["step"], *(line[f"{name}/{key}"] for key in keys))
+            for line in numbers["curves"]["evaluations"]
+            if f"{name}/alignment" in line
+        ]
+        before, after = (
+            tuple(numbers[when]["on"][name]["figures"][key] for key in keys) for when in ("before", "after")
+        )
+        notes.append(
+            f"Training spreads unrelated texts (uniformity falls) and should keep texts of the same meaning close "
+            f"(alignment stays low): on {escape(name)}, with steps as small numbers."
+        )
+        panels.append(figures.plane(path, before, after))
+    return "<h2>The space</h2>" + "".join(map(_note, notes)) + _panels(*panels) if panels else ""
+
+
+def _figures(numbers: dict[str, Any]) -> str:
+    """All figures, for those who want more than the headlines."""
     start, end = numbers["before"], numbers["after"]
     rows = []
-    for task, a in start["scores"].items():
-        rows.append(_change(task, f"{start['details'][task]['pairs']:,} pairs", a, end["scores"][task]))
-    if start["average"] is not None:
-        rows.append(_change("Average", "the paper's 7 tasks", start["average"], end["average"]))
     for name, a in start["on"].items():
         for figure, value in a["figures"].items():
             # Of a threshold neither more nor less is better.
             if figure != "threshold":
                 label, after = a["labels"][figure], end["on"][name]["figures"][figure]
-                higher = "lower is better" not in label
-                rows.append(_change(name, label, value, after, digits=digits(label), higher_is_better=higher))
+                rows.append(_row(name, label, value, after, digits(label)))
+    for task, a in start["scores"].items():
+        about = f"Spearman x 100, {start['details'][task]['pairs']:,} pairs"
+        rows.append(_row(task, about, a, end["scores"][task], 2))
+    if start["average"] is not None:
+        rows.append(_row("Average", "the paper's 7 tasks", start["average"], end["average"], 2))
     for task, a in start["transfer"].items():
-        rows.append(_change(task, "transfer, accuracy", a["accuracy"], end["transfer"][task]["accuracy"]))
+        rows.append(_row(task, "transfer, accuracy", a["accuracy"], end["transfer"][task]["accuracy"], 2))
     for key in ("alignment", "uniformity") if start["geometry"] else ():
-        a, b = start["geometry"][key], end["geometry"][key]
-        rows.append(_change(key, "lower is better", a, b, digits=4, higher_is_better=False))
+        about = f"{start['geometry']['task']}, lower is better"
+        rows.append(_row(key, about, start["geometry"][key], end["geometry"][key], 4))
     missing = ""
     if start["missing"]:
         missing = _note(f"Not there, so not scored: {escape(', '.join(start['missing']))}.")
     return (
-        "<h2>Scores</h2>"
-        + _note(
-            "STS: Spearman x 100 of cosine similarity against human grades, all subsets of a task together, no "
-            "regressor. A difference of a point between two runs means little without several seeds."
-        )
-        + _table("".join(rows), "Task", ">before", ">after", ">change")
+        "<h2>Details</h2>"
+        + _details("All figures", _table("".join(rows), "Set", ">before", ">after", ">change"))
         + missing
-    )
-
-
-def _change(label: str, about: str, a: float, b: float, *, digits: int = 2, higher_is_better: bool = True) -> str:
-    # The change of what is shown, so that the row adds up.
-    change = round(b, digits) - round(a, digits)
-    kind = "" if change == 0 else "better" if (change > 0) == higher_is_better else "worse"
-    sign = "+" if change > 0 else ""
-    return (
-        f"<tr><td>{escape(label)} <small>{escape(about)}</small></td>"
-        f"<td class='n'>{_number(a, digits)}</td><td class='n'>{_number(b, digits)}</td>"
-        f"<td class='n {kind}'>{sign}{_number(change, digits)}</td></tr>"
-    )
-
-
-def _curves(numbers: dict[str, Any]) -> str:
-    curves, judge = numbers["curves"], numbers["selected_by"]
-    panels = [figures.development(curves["evaluations"], numbers["best_step"], judge["name"], judge["label"])]
-    if curves["loss"]:
-        steps, losses = zip(*curves["loss"], strict=True)
-        panels.insert(0, figures.loss(steps, losses))
-    return "<h2>Training</h2>" + _panels(*panels)
-
-
-def _similarity(numbers: dict[str, Any]) -> str:
-    found, about = numbers["similarities"], numbers["pictures_of"]
-    low = min(0.0, *found["before"], *found["after"]) - 0.03
-    return (
-        "<h2>Similarity against grade</h2>"
-        + _note(
-            f"Each dot is one of the {about['pairs']:,} pairs of {escape(about['name'])}. A good encoder's dots rise "
-            "from left to right; Spearman says how well they do."
-        )
-        + _panels(*(figures.similarity(found["gold"], found[when], when, low) for when in ("before", "after")))
-    )
-
-
-def _space(numbers: dict[str, Any]) -> str:
-    random = numbers["random_pairs"]
-    spread = {when: f"{_number(random[when]['mean'], 3)} ± {random[when]['std']:.3f}" for when in ("before", "after")}
-    path = [(e["step"], e["uniformity"], e["alignment"]) for e in numbers["curves"]["evaluations"] if "alignment" in e]
-    measured = [numbers[when]["geometry"] for when in ("before", "after")]
-    ends = [(geometry["uniformity"], geometry["alignment"]) for geometry in measured]
-    return (
-        "<h2>The space</h2>"
-        + _note(
-            "Contrastive training spreads unrelated sentences (uniformity falls, random pairs move towards 0) and "
-            "should keep sentences of the same meaning close (alignment stays low). Numbers in the right "
-            f"picture are steps. Random pairs: {spread['before']} before, {spread['after']} after."
-        )
-        + _panels(
-            figures.random_pairs(random["bin_edges"], random["before"]["counts"], random["after"]["counts"]),
-            figures.plane(path, *ends),
-        )
-    )
-
-
-def _map(found: dict[str, Any]) -> str:
-    points = {when: np.array(found[when]["points"]) for when in ("before", "after")}
-    everything = np.concatenate(list(points.values()))
-    limits = np.stack([everything.min(axis=0), everything.max(axis=0)]) * 1.05
-    cluster = np.array(found["cluster"]) - 1
-    rows = "".join(
-        f"<tr><td class='n' style='color: var(--cluster{c['cluster'] - 1})'><b>{c['cluster']}</b></td>"
-        f"<td class='n'>{c['size']}</td><td>{escape(' · '.join(c['nearest_to_its_centre']))}</td></tr>"
-        for c in found["clusters"]
-    )
-    cosines = "; ".join(
-        f"{when} {_number(found[when]['cosine_inside_clusters'], 3)} inside a cluster, "
-        f"{_number(found[when]['cosine_between_clusters'], 3)} between clusters"
-        for when in ("before", "after")
-    )
-    variance = " and ".join(f"{100 * found[when]['variance_shown']:.0f}% {when}" for when in ("before", "after"))
-    return (
-        "<h2>Clusters</h2>"
-        + _note(
-            f"{len(found['shown'])} of {found['sentences']:,} sentences of the development set, on the two principal "
-            "components of both spaces together: the same directions and the same scale left and right. The clusters "
-            "were found by k-means in the space before training, and keep their colour and number. "
-            f"Mean cosine: {cosines}. Two dimensions show only part of the variance ({variance})."
-        )
-        + _panels(*(figures.clusters(x, cluster, when, limits) for when, x in points.items()))
-        + _details("What is in the clusters", _table(rows, ">no.", ">size", "nearest to its centre"))
     )
 
 
@@ -226,12 +332,9 @@ def _settings(numbers: dict[str, Any]) -> str:
         f"<tr><td>{name}</td><td class='n'>{escape(training.get(name, '-'))}</td><td class='n'>{version}</td></tr>"
         for name, version in now.items()
     )
-    return (
-        "<h2>Configuration and versions</h2>"
-        + _note("Bold: what differs from the program's defaults.")
-        + _details("Configuration", _table(settings))
-        + _details("Versions", _table(versions, "package", ">training", ">this report"))
-    )
+    return _details(
+        "Configuration", _note("Bold: what differs from the program's defaults.") + _table(settings)
+    ) + _details("Versions", _table(versions, "package", ">training", ">this report"))
 
 
 def _panels(*svgs: str) -> str:
@@ -242,8 +345,8 @@ def _note(text: str) -> str:
     return f"<p class='note'>{text}</p>"
 
 
-def _details(summary: str, content: str) -> str:
-    return f"<details open><summary>{summary}</summary>{content}</details>"
+def _details(summary: str, content: str, *, is_open: bool = False) -> str:
+    return f"<details{' open' * is_open}><summary>{summary}</summary>{content}</details>"
 
 
 def _table(rows: str, *header: str) -> str:

@@ -19,18 +19,33 @@ import numpy as np
 from simcse_tf import runs
 from simcse_tf.checks import require
 from simcse_tf.config import TrainConfig
-from simcse_tf.evaluation import suite
-from simcse_tf.evaluation.development import Graded
-from simcse_tf.evaluation.embedding import unit
+from simcse_tf.evaluation import bootstrap, sts, suite
+from simcse_tf.evaluation.development import DevelopmentSet, Graded, Labelled, Triplets
+from simcse_tf.evaluation.embedding import Encode, embed, unit
+from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
+from simcse_tf.report.conclusion import conclusion
 from simcse_tf.training.plan import find_development_sets
 
-_RANDOM_PAIRS = 20_000
-_SENTENCES_SHOWN = 600
-_CLUSTERS = 6
-_TRIES = 8  # k-means finds a local optimum: the best of these is taken
+# The set of rows that were held out and chose nothing.
+TEST = "held-out-test"
+# It stands beside the development set where a run is judged by that of STS-B's files.
+_STS_TEST = "STSB-test"
 _POINTS = 1_000  # of a curve; a long run's losses are averaged in groups
+_EXAMPLES = 5  # of items that won most, and of those that lost most
+_LONGEST = 300  # characters of an example's text
+_CLOSE_PAIRS, _RANDOM_PAIRS, _FEWEST_PAIRS = 500, 20_000, 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Judged:
+    """A set, what both encoders answered, and its part in choosing the one that was kept."""
+
+    set: DevelopmentSet
+    role: str
+    figures: tuple[dict[str, float], dict[str, float]]
+    answers: tuple[np.ndarray, np.ndarray]
 
 
 def write_report(
@@ -68,21 +83,36 @@ def write_report(
     steps = {"before": found.before["step"], "after": found.best["step"]}
     config = found.config
     origins = {"before": presets.locate(config.preset), "after": presets.locate(str(run))}
-    chosen = suite.Suite(())
+    given = suite.Suite(())
     if sts_dir or transfer_dir or tasks or on:
-        chosen = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on, columns=columns)
-    known = {each.name for each in (*chosen.pairs, *chosen.on)}
+        given = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on, columns=columns)
+    known = {each.name for each in (*given.pairs, *given.on)}
     own = [each for each in find_development_sets(config, runs.read_held_out(run)) if each.name not in known]
-    # Pictures and alignment are of graded pairs.
-    graded = tuple(each.pairs for each in own if isinstance(each, Graded))
-    others = tuple(each for each in own if not isinstance(each, Graded))
-    chosen = dataclasses.replace(chosen, pairs=(*graded, *chosen.pairs), on=(*others, *chosen.on))
+    if test := runs.read_held_out(run, runs.HELD_OUT_TEST):
+        own.append(Retrieval.from_pairs(TEST, f"{config.data}, held out", test))
+    if config.sts_dir and _STS_TEST not in known and sts.available(config.sts_dir, [_STS_TEST])[0]:
+        own.append(Graded.of(sts.load(_STS_TEST, config.sts_dir)))
+    chosen = dataclasses.replace(given, on=(*own, *given.on))
+    sets = [*chosen.on, *(Graded.of(pairs) for pairs in chosen.pairs)]
+    roles = _roles(found, sets)
+    named = {each.name: each for each in sets}
+    rests_on = _rests_on(roles, given)
+    of_cosines = named[rests_on or found.development_sets[0].name]
 
-    judged = {}
+    judged, cosines = {}, {}
     for when, origin in origins.items():
         say(f"{when}: the encoder of step {steps[when]}")
-        judged[when] = suite.judge(_encoder(origin, config, when).encode, chosen, say=say)
-    numbers = _numbers(found, judged["before"], judged["after"])
+        encoder = _encoder(origin, config, when)
+        judged[when] = suite.judge(encoder.encode, chosen, say=say)
+        cosines[when] = _cosines(encoder.encode, of_cosines)
+    both = (judged["before"], judged["after"])
+    results = [
+        _Judged(each, roles[each.name], _figures(both, each.name), _answers(both, each.name))
+        for each in sorted(sets, key=lambda each: each.name != rests_on)
+    ]
+    numbers = _numbers(found, *both, results, rests_on)
+    if cosines["before"] is not None:
+        numbers["cosines"] = {"set": of_cosines.name, **_histograms(cosines)}
 
     from simcse_tf.report.page import page
 
@@ -100,65 +130,112 @@ def check_installed() -> None:
         UserError: It is not installed; names the extra.
     """
     require("matplotlib", "report", "the report needs matplotlib")
-    require("sklearn", "report", "the report needs scikit-learn")
 
 
 def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
     from simcse_tf import quiet
 
     quiet.import_tensorflow()
-    import keras
 
     from simcse_tf.formats.encoders import load_encoder
+    from simcse_tf.training.keep import starting_encoder
 
-    if when == "after":
-        return load_encoder(origin)
-    # A fresh head is random: with the run's seed it is the run's.
-    keras.utils.set_random_seed(config.seed)
-    return load_encoder(origin, config.encoder(origin.config), dropout=config.dropout, head_init=config.head_init)
+    return load_encoder(origin) if when == "after" else starting_encoder(origin, config)
 
 
-def _numbers(run: runs.Run, before: suite.Judgement, after: suite.Judgement) -> dict[str, Any]:
+def _roles(run: runs.Run, sets: Sequence[DevelopmentSet]) -> dict[str, str]:
+    """What each set had to do with the choice: `selects`, `guards` (of the mix), or nothing (`tests`)."""
+    judge, *others = (each.name for each in run.development_sets)
+    guards = others if run.mixes and run.config.keep == "auto" else []
+    return {
+        each.name: "selects" if each.name == judge else "guards" if each.name in guards else "tests" for each in sets
+    }
+
+
+def _rests_on(roles: dict[str, str], given: suite.Suite) -> str | None:
+    """The set on which the conclusion rests: of those that chose nothing the one that says most; None if there is none.
+
+    The held-out rows come first, then what the report was asked for, then the other development sets.
+    """
+    asked = (*(each.name for each in given.on), _STS_TEST, *(pairs.name for pairs in given.pairs))
+    tests = [name for name, role in roles.items() if role == "tests"]
+    return next((name for name in (TEST, *asked, *tests) if name in tests), None)
+
+
+def _figures(judged: tuple[suite.Judgement, suite.Judgement], name: str) -> Any:
+    own = [{each.name: figures for each, figures in judgement.on}.get(name) for judgement in judged]
+    return tuple(figures or judgement.sts[name].all._asdict() for figures, judgement in zip(own, judged, strict=True))
+
+
+def _answers(judged: tuple[suite.Judgement, suite.Judgement], name: str) -> Any:
+    return tuple(
+        judgement.answers[name] if name in judgement.answers else judgement.sts[name].cosines for judgement in judged
+    )
+
+
+def _numbers(
+    run: runs.Run, before: suite.Judgement, after: suite.Judgement, results: list[_Judged], rests_on: str | None
+) -> dict[str, Any]:
+    changes = [_change(each) for each in results]
     judge = run.development_sets[0]
+    kept = run.best.get("keep")
     return {
         "run": str(run.path),
+        "conclusion": conclusion(changes, rests_on, unchanged=run.best["step"] == 0 or kept == 1),
+        "made": _made(run),
         "config": json.loads(run.config.to_json()),
         "versions": {"training": run.versions, "report": suite.versions()},
         "steps": run.steps,
         "best_step": int(run.best["step"]),
-        "selected_by": {
-            "name": judge.name,
-            "figure": judge.headline,
-            "label": judge.label,
-            "before": run.before["dev"],
-            "after": run.best["dev"],
-        },
+        "keep": kept,
+        "selected_by": {"name": judge.name, "figure": judge.headline, "label": judge.label},
+        "changes": changes,
         "curves": {
             "loss": _thinned([(m["step"], m["loss"]) for m in run.metrics if "loss" in m]),
             "evaluations": run.evaluations,
+            "mixes": run.mixes,
+            "sets": [dataclasses.asdict(each) for each in run.development_sets],
         },
         "before": before.to_dict(),
         "after": after.to_dict(),
-        **_pictures(before, after),
+        "examples": [_examples(each) for each in results],
     }
 
 
-def _pictures(before: suite.Judgement, after: suite.Judgement) -> dict[str, Any]:
-    """What is drawn of graded pairs; nothing if none were judged."""
-    pairs = before.development_set
-    if pairs is None:
-        return {}
-    sentences = list(dict.fromkeys(pairs.a + pairs.b))
-    spaces = {"before": _space(before, sentences), "after": _space(after, sentences)}
+def _change(judged: _Judged) -> dict[str, Any]:
+    """The headline of a set before and after, and the interval of its change."""
+    each = judged.set
+    before, after = (figures[each.headline] for figures in judged.figures)
+    interval = bootstrap.interval(each, *judged.answers)
     return {
-        "pictures_of": {"name": pairs.name, "source": pairs.source, "pairs": len(pairs.gold)},
-        "similarities": {
-            "gold": pairs.gold.tolist(),
-            "before": _rounded(before.sts[pairs.name].cosines),
-            "after": _rounded(after.sts[pairs.name].cosines),
-        },
-        "random_pairs": _random_pairs(spaces),
-        "map": _map(sentences, spaces),
+        "name": each.name,
+        "kind": each.kind,
+        "size": each.size,
+        "source": each.source,
+        "role": judged.role,
+        "figure": each.headline,
+        "label": each.labels[each.headline],
+        "before": before,
+        "after": after,
+        "interval": None if interval is None else list(interval),
+    }
+
+
+def _made(run: runs.Run) -> dict[str, Any]:
+    """When, how, on what and in which time the run was trained, as far as that is known."""
+    if not run.commands:
+        return {}
+    # Each command counts its seconds from 0. What one did after its last evaluation is done again by the next.
+    seconds, last = 0.0, 0.0
+    for line in run.evaluations:
+        elapsed = line.get("elapsed_seconds", 0.0)
+        seconds, last = seconds + (last if elapsed < last else 0.0), elapsed
+    return {
+        "date": run.commands[0]["date"],
+        "command": run.commands[0]["command"],
+        "commands": len(run.commands),
+        "seconds": round(seconds + last, 1),
+        **{what: list(dict.fromkeys(line[what] for line in run.commands)) for what in ("machine", "program")},
     }
 
 
@@ -169,73 +246,79 @@ def _thinned(curve: list[tuple[float, float]]) -> list[list[float]]:
     return [[group[-1][0], float(np.mean([value for _, value in group]))] for group in groups]
 
 
-def _random_pairs(spaces: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Cosines of the same random pairs of different sentences in both spaces, as histograms."""
-    n = len(spaces["before"])
-    rng = np.random.default_rng(0)
-    i = rng.integers(0, n, _RANDOM_PAIRS)
-    j = (i + rng.integers(1, n, _RANDOM_PAIRS)) % n
-    cosines = {when: np.sum(x[i] * x[j], axis=1) for when, x in spaces.items()}
-    low = min(c.min() for c in cosines.values())
-    edges = np.linspace(low, max(c.max() for c in cosines.values()), 61)
-    summary = {
-        when: {"mean": float(c.mean()), "std": float(c.std()), "counts": np.histogram(c, edges)[0].tolist()}
-        for when, c in cosines.items()
-    }
-    return {"pairs": _RANDOM_PAIRS, "bin_edges": _rounded(edges), **summary}
-
-
-def _map(sentences: list[str], spaces: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Both spaces on the same two principal components, and clusters that were found in the first.
-
-    Each space is centred by itself; the components are those of both together.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-
-    n = len(sentences)
-    k = max(1, min(_CLUSTERS, n // 4))
-    clusters = KMeans(k, n_init=_TRIES, random_state=0).fit(spaces["before"])
-    cluster, centres = clusters.labels_, clusters.cluster_centers_
-    examples = []
-    for i in range(k):
-        own = np.flatnonzero(cluster == i)
-        nearest = own[np.argsort(-spaces["before"][own] @ centres[i], kind="stable")[:3]]
-        examples.append({"cluster": i + 1, "size": len(own), "nearest_to_its_centre": [sentences[j] for j in nearest]})
-    centred = {when: x - x.mean(axis=0) for when, x in spaces.items()}
-    # The sign of a component is arbitrary: scikit-learn makes its largest weight positive.
-    axes = PCA(2, svd_solver="full").fit(np.concatenate(list(centred.values()))).components_.T
-    shown = np.sort(np.random.default_rng(0).permutation(n)[:_SENTENCES_SHOWN])
-    same = cluster[:, None] == cluster
+def _examples(judged: _Judged) -> dict[str, Any]:
+    """The items of a set whose answers became better and worse most."""
+    gains = judged.set.gains(*judged.answers)
+    order = np.argsort(-gains, kind="stable").tolist()
     return {
-        "sentences": n,
-        "clusters": examples,
-        "shown": [sentences[i] for i in shown],
-        "cluster": (cluster[shown] + 1).tolist(),
-        **{
-            when: {
-                "points": np.round(centred[when][shown] @ axes, 4).tolist(),
-                "variance_shown": float(np.sum((centred[when] @ axes) ** 2) / np.sum(centred[when] ** 2)),
-                "cosine_inside_clusters": _mean_cosine(x, same & ~np.eye(n, dtype=bool)),
-                "cosine_between_clusters": _mean_cosine(x, ~same),
-            }
-            for when, x in spaces.items()
-        },
+        "name": judged.set.name,
+        "kind": judged.set.kind,
+        "better": int(np.sum(gains > 0)),
+        "worse": int(np.sum(gains < 0)),
+        "items": len(gains),
+        "won": [_example(judged, i) for i in order[:_EXAMPLES] if gains[i] > 0],
+        "lost": [_example(judged, i) for i in order[: -_EXAMPLES - 1 : -1] if gains[i] < 0],
     }
 
 
-def _mean_cosine(x: np.ndarray, where: np.ndarray) -> float | None:
-    return float((x @ x.T)[where].mean()) if where.any() else None
+def _example(judged: _Judged, i: int) -> dict[str, Any]:
+    """An item for people: its texts, and what it got before and after."""
+    each, (before, after) = judged.set, judged.answers
+    if isinstance(each, Retrieval):
+        query, document = each.close_pairs()[i]
+        firsts = (answers[i][0] for answers in (before, after))
+        first_before, first_after = (_short(each.documents[first]) if first >= 0 else None for first in firsts)
+        return {
+            "query": _short(query),
+            "document": _short(document),
+            "rank_before": each.rank(i, before),
+            "rank_after": each.rank(i, after),
+            "first_before": first_before,
+            "first_after": first_after,
+        }
+    cosines = {"before": np.round(before[i], 3).tolist(), "after": np.round(after[i], 3).tolist()}
+    if isinstance(each, Triplets):
+        texts = {"anchor": each.anchors[i], "positive": each.positives[i], "negative": each.negatives[i]}
+        return {name: _short(text) for name, text in texts.items()} | cosines
+    if isinstance(each, Labelled):
+        return {"a": _short(each.a[i]), "b": _short(each.b[i]), "label": int(each.same[i])} | cosines
+    assert isinstance(each, Graded)
+    pairs = each.pairs
+    return {"a": _short(pairs.a[i]), "b": _short(pairs.b[i]), "grade": float(pairs.gold[i])} | cosines
 
 
-def _space(judgement: suite.Judgement, sentences: list[str]) -> np.ndarray:
-    """Unit vectors `(n, dim)` of the development set's distinct sentences."""
-    pairs, vectors = judgement.development_set, judgement.vectors
-    assert pairs is not None
-    assert vectors is not None
-    row = {sentence: i for i, sentence in enumerate(pairs.a + pairs.b)}
-    return unit(np.concatenate(list(vectors))[[row[sentence] for sentence in sentences]], sentences, pairs.name)
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return np.round(values, 4).tolist()
+def _cosines(encode: Encode, each: DevelopmentSet) -> tuple[np.ndarray, np.ndarray] | None:
+    """Cosines of a set's pairs that should be close, and of random pairs of their texts; None if there are too few."""
+    pairs = each.close_pairs()
+    rng = np.random.default_rng(0)
+    pairs = [pairs[i] for i in np.sort(rng.permutation(len(pairs))[:_CLOSE_PAIRS])]
+    if len(pairs) < _FEWEST_PAIRS:
+        return None
+    left, right = (list(side) for side in zip(*pairs, strict=True))
+    a, b = np.split(unit(embed(encode, left + right, each.name), left + right, each.name), 2)
+    i, j = rng.integers(0, len(pairs), (2, _RANDOM_PAIRS))
+    texts = np.array(right)
+    other = texts[i] != texts[j]
+    if not other.any():
+        return None
+    return np.sum(a * b, axis=1), np.sum(a[i[other]] * b[j[other]], axis=1)
+
+
+def _histograms(cosines: dict[str, Any]) -> dict[str, Any]:
+    """Of both encoders, over the same bins; and how many close pairs are closer than nearly all random ones."""
+    everything = np.concatenate([values for both in cosines.values() for values in both])
+    edges = np.linspace(everything.min(), everything.max(), 31)
+    found: dict[str, Any] = {"bin_edges": np.round(edges, 4).tolist()}
+    for when, (close, random) in cosines.items():
+        found[when] = {
+            "close": np.histogram(close, edges)[0].tolist(),
+            "random": np.histogram(random, edges)[0].tolist(),
+            "close_mean": float(close.mean()),
+            "random_mean": float(random.mean()),
+            "told_apart": float(np.mean(close > np.percentile(random, 99))),
+        }
+    return found

@@ -151,6 +151,7 @@ class Evaluation(StepCallback):
         return checkpoint.Progress(self.step, *self._best)
 
     def on_train_begin(self, logs=None):
+        self._training_since = time.monotonic()
         self._writer = tf.summary.create_file_writer(str(self._run.tensorboard))
         if not self._begun:
             self._evaluate()
@@ -163,26 +164,16 @@ class Evaluation(StepCallback):
 
     def _evaluate(self) -> None:
         began = time.monotonic()
-        found = {each.name: figures(self._encoder, each) for each in self._sets}
-        judge = self._sets[0]
-        judged = found[judge.name]
-        names = {f"{judge.headline}{ending}": f"dev{ending}" for ending in ("", "_with_head", "_without_head")}
-        names |= {"alignment": "alignment", "uniformity": "uniformity"}
-        logged = {short: judged[name] for name, short in names.items() if name in judged}
-        for each in self._sets:
-            own = found[each.name]
-            logged |= {f"{each.name}/{name}": own[name] for name in each.labels if name in own}
-        self._log(**logged, evaluation_seconds=round(time.monotonic() - began, 2))
+        logged, shown = evaluate(self._encoder, self._sets)
+        now = time.monotonic()
+        self._log(
+            **logged,
+            evaluation_seconds=round(now - began, 2),
+            elapsed_seconds=round(now - self._training_since, 2),
+        )
         better = logged["dev"] > self._best[0]
-        for each in self._sets:
-            # With and without the head: one of the two is the exported encoder.
-            shown = "  ".join(
-                f"{name.replace('_', ' ')} {value:.2f}"
-                for name, value in found[each.name].items()
-                if name in each.labels or value != found[each.name][each.headline]
-            )
-            best = "  (best so far)" if better and each is judge else ""
-            self._console.print(f"step {self.step:>6}  {each.name}: {shown}{best}")
+        for i, line in enumerate(shown):
+            self._console.print(f"step {self.step:>6}  {line}{'  (best so far)' * (better and i == 0)}")
         if better:
             self._best = (logged["dev"], self.step)
             self._run.save_best(self._encoder, self.step)
@@ -240,6 +231,33 @@ class Checkpoints(StepCallback):
             self.model.stop_training = True
 
 
+def evaluate(encoder: SentenceEncoder, sets: Sequence[DevelopmentSet]) -> tuple[Figures, list[str]]:
+    """Judges an encoder on development sets.
+
+    Returns:
+        What is logged: every figure as `NAME/FIGURE`, and the first set's headline as `dev`; and for each set a line
+        of text.
+    """
+    found = {each.name: figures(encoder, each) for each in sets}
+    judge = sets[0]
+    judged = found[judge.name]
+    names = {f"{judge.headline}{ending}": f"dev{ending}" for ending in ("", "_with_head", "_without_head")}
+    names |= {"alignment": "alignment", "uniformity": "uniformity"}
+    logged = {short: judged[name] for name, short in names.items() if name in judged}
+    lines = []
+    for each in sets:
+        own = found[each.name]
+        logged |= {f"{each.name}/{name}": own[name] for name in each.labels if name in own}
+        # With and without the head: one of the two is the exported encoder.
+        shown = "  ".join(
+            f"{name.replace('_', ' ')} {value:.2f}"
+            for name, value in own.items()
+            if name in each.labels or value != own[each.headline]
+        )
+        lines.append(f"{each.name}: {shown}")
+    return logged, lines
+
+
 def figures(encoder: SentenceEncoder, development_set: DevelopmentSet) -> Figures:
     """How an encoder in training does.
 
@@ -248,10 +266,11 @@ def figures(encoder: SentenceEncoder, development_set: DevelopmentSet) -> Figure
     """
     if encoder.head is None:
         return development_set.figures(encoder.encode)
-    without, with_head = development_set.figures_of_each(encoder.encode_with_and_without_head, 2)
+    both = development_set.score_each(encoder.encode_with_and_without_head, 2)
+    without, with_head = (scored.figures for scored in both)
     headline = development_set.headline
-    both = {f"{headline}_without_head": without[headline], f"{headline}_with_head": with_head[headline]}
-    return (with_head if encoder.head_at_inference else without) | both
+    of_each = {f"{headline}_without_head": without[headline], f"{headline}_with_head": with_head[headline]}
+    return (with_head if encoder.head_at_inference else without) | of_each
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:

@@ -4,11 +4,14 @@
     data.json                   fingerprints of what it reads
     versions.json               the packages that it is trained with
     development.json            what it is judged on, the set that selects first
-    held_out.jsonl              the rows of its data that it is not trained on, if any
+    held_out.jsonl              rows of its data that it is judged by and not trained on, if any
+    held_out_test.jsonl         more of them, which it is not judged by: its report is
+    commands.jsonl              the commands that trained it: when, on which machine, by which version
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far
-    checkpoints/encoder-STEP/   an encoder (simcse_tf.formats.encoders); `best` is a link to the best one
+    checkpoints/encoder-STEP/   an encoder (simcse_tf.formats.encoders); `best` is a link to the best one, or to its mix
+                                with the starting weights, encoder-STEP-keep-SHARE
     result.json                 what the run came to, and where it was exported to; there once training is complete
     report.html, report.json    what training changed (simcse_tf.report)
 
@@ -30,6 +33,7 @@ import numpy as np
 
 from simcse_tf import runs
 from simcse_tf.config import TrainConfig
+from simcse_tf.data.held_out import HeldOut
 from simcse_tf.errors import UserError
 from simcse_tf.files import point_to, read_json, whole_directory, write_whole
 from simcse_tf.formats import safetensors
@@ -66,7 +70,7 @@ class RunDirectory:
         self._config = path / "config.json"
         self._data = path / "data.json"
         self._result = path / "result.json"
-        self.held_out = path / "held_out.jsonl"
+        self.held_out = path / runs.HELD_OUT
 
     def check(self, config: TrainConfig) -> None:
         """Checks that a run with this configuration may use the directory; changes nothing.
@@ -150,13 +154,20 @@ class RunDirectory:
         """Says what the run came to: training is complete."""
         write_whole(self._result, json.dumps(result, indent=2) + "\n")
 
-    def write_held_out(self, rows: Sequence[Sequence[str]]) -> None:
+    def write_held_out(self, held: HeldOut) -> None:
         """Keeps the rows that are held out of training."""
         names: list[str] = list(runs.VIEWS)
-        if rows and len(rows[0]) > 3:
-            names[2:] = [f"negative_{i}" for i in range(1, len(rows[0]) - 1)]
-        lines = (json.dumps(dict(zip(names, row, strict=False)), ensure_ascii=False) for row in rows)
-        write_whole(self.held_out, "".join(f"{line}\n" for line in lines))
+        if len(held.rows[0]) > 3:
+            names[2:] = [f"negative_{i}" for i in range(1, len(held.rows[0]) - 1)]
+        for file, rows in ((runs.HELD_OUT, held.rows), (runs.HELD_OUT_TEST, held.test)):
+            lines = (json.dumps(dict(zip(names, row, strict=False)), ensure_ascii=False) for row in rows)
+            if rows:
+                write_whole(self.path / file, "".join(f"{line}\n" for line in lines))
+
+    def log_command(self, step: int, **about: Any) -> None:
+        """Adds to `commands.jsonl` that a command trains the run from a step on."""
+        with (self.path / runs.COMMANDS).open("a", encoding="utf-8") as f:
+            f.write(json.dumps({"step": step, **about}, ensure_ascii=False) + "\n")
 
     def log(self, step: int, **values: float) -> None:
         """Adds a line to `metrics.jsonl`."""
@@ -169,6 +180,25 @@ class RunDirectory:
 
         directory = self._encoder(step)
         save_encoder(encoder, directory)
+        point_to(self.best, directory)
+
+    def save_mix(self, encoder: Any, step: int, share: float, lines: Sequence[dict[str, Any]]) -> None:
+        """Keeps a mix of the best encoder with the starting one in its place, once training is complete.
+
+        Args:
+            encoder: The mix.
+            step: The best encoder's.
+            share: Of the starting weights.
+            lines: What goes to `metrics.jsonl` about this mix and the others.
+        """
+        from simcse_tf.formats.encoders import save_encoder
+
+        directory = self._encoder(step)
+        if share > 0:
+            directory = directory.with_name(f"{directory.name}-keep-{share:g}")
+            save_encoder(encoder, directory)
+        for line in lines:
+            self.log(step, **line)
         point_to(self.best, directory)
 
     def save_state(self, variables: list[Any], progress: Progress) -> None:
@@ -238,7 +268,9 @@ class RunDirectory:
             point_to(self.best, self._encoder(progress.best_step))
         self._prune(progress)
         if self._metrics.is_file():
-            kept = [line for line in runs.read_metrics(self.path) if line["step"] <= progress.step]
+            # Mixes are made, all together, once training is complete.
+            logged = runs.read_metrics(self.path)
+            kept = [line for line in logged if line["step"] <= progress.step and "keep" not in line]
             write_whole(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
 

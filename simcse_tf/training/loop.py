@@ -19,9 +19,8 @@ from simcse_tf.data.tokenization import check_prompts
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
-from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
-from simcse_tf.training import callbacks, compute, fingerprint, replicas
+from simcse_tf.training import callbacks, compute, fingerprint, keep, provenance, replicas
 from simcse_tf.training.checkpoint import Progress, RunDirectory, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
 from simcse_tf.training.plan import Plan, fingerprints, scan_rows, total_steps
@@ -39,12 +38,13 @@ class StoppedError(Exception):
     """SIGTERM ended the run early, its state is saved; or a worker is gone, and the last state that was saved is."""
 
 
-def train(plan: Plan, console: Console) -> dict[str, Any] | None:
+def train(plan: Plan, console: Console, *, command: str = "") -> dict[str, Any] | None:
     """Trains, evaluating as it goes; the best encoder is in the run directory's `checkpoints/best`.
 
     Args:
         plan: A checked run.
         console: Where progress goes.
+        command: What started the run, for its report.
 
     Returns:
         What the run came to, as its `result.json` says; None on workers other than the chief, which alone evaluates
@@ -57,19 +57,18 @@ def train(plan: Plan, console: Console) -> dict[str, Any] | None:
     """
     try:
         with replicas.noticing_lost_workers():
-            return _train(plan, console)
+            return _train(plan, console, command)
     except replicas.LostError as e:
         raise StoppedError(str(e)) from None
 
 
-def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
+def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     config, run, is_chief = plan.config, plan.run, plan.cluster.is_chief
     with replicas.rendezvous_timeout(plan.cluster):
         strategy = replicas.choose_strategy(config.strategy, plan.cluster)
     replicas.check_batch_size(config.batch_size, strategy)
     config.check_chunks(strategy.num_replicas_in_sync)
     workers = replicas.Workers(strategy, len(plan.cluster.workers))
-    keras.utils.set_random_seed(config.seed)
     deterministic = config.jit_compile != "on" and not tf.config.list_physical_devices("GPU")
     if deterministic:
         # Makes a resumed run equal to the bit. On CPU it costs nothing; on GPU it is much slower. With it, Keras
@@ -88,13 +87,7 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
     precision = compute.precision(config, strategy)
     dtype = "float32" if precision == "off" else f"mixed_{precision}"
     with strategy.scope():
-        encoder = load_encoder(
-            plan.origin,
-            config.encoder(plan.origin.config),
-            dropout=config.dropout,
-            dtype=dtype,
-            head_init=config.head_init,
-        )
+        encoder = keep.starting_encoder(plan.origin, config, dtype)
         model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size, config.max_length)
         model.compile(
             optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
@@ -113,7 +106,8 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         write_json(run.path / "versions.json", suite.versions())
         write_json(run.path / "development.json", about)
         if plan.held_out is not None and plan.held_out.rows:
-            run.write_held_out(plan.held_out.rows)
+            run.write_held_out(plan.held_out)
+        run.log_command(max(progress.step, 0), command=command, **provenance.of_this_process())
     step = agreed_step(workers, plan, data, progress.step)
     if step >= 0:
         run.load_state(callbacks.state_variables(model), step)
@@ -157,6 +151,7 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
         evaluation_seconds=evaluations[-1] if evaluations else 0.0,
         export=config.export_to is not None,
         report=config.report,
+        mixes=len(keep.between(config)),
         console=console,
     )
     columns = f" (columns {', '.join(plan.source.columns)})" if plan.source.columns else ""
@@ -184,6 +179,8 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
             )
     if checkpoints.stopped:
         raise StoppedError(f"SIGTERM: the state after step {checkpoints.step} of {steps} is saved in {run.path}.")
+    if is_chief and config.keep is not None:
+        keep.mix(plan, data["starting_weights"], dtype=dtype, console=console)
     result = write_result(run) if is_chief else None
     # No worker is done before the run is complete: the chief may be stopped in its last evaluation, and need the others
     # to resume.
@@ -194,9 +191,10 @@ def _train(plan: Plan, console: Console) -> dict[str, Any] | None:
 def _about_held_out(held: HeldOut, run: RunDirectory) -> str:
     if held.problem:
         return f"nothing was held out for evaluation: {held.problem}"
+    split = f": {len(held.rows):,} judge the encoder, {len(held.test):,} are for the report" if held.test else ""
     return (
-        f"{len(held.rows):,} of {held.total:,} rows are held out of training, to judge the encoder by. None of their "
-        f"texts is in the others; they are in {run.held_out}"
+        f"{len(held.rows) + len(held.test):,} of {held.total:,} rows are held out of training{split}. None of their "
+        f"texts is in the others; they are in {run.held_out}{f' and {runs.HELD_OUT_TEST}' if held.test else ''}"
     )
 
 
@@ -212,6 +210,8 @@ def write_result(run: RunDirectory) -> dict[str, Any]:
         f"{judge.headline}_after": round(scores.best["dev"], 2),
         "best_step": scores.best["step"],
     }
+    if scores.mixes:
+        result["keep"] = scores.best["keep"]
     run.write_result(result)
     return result
 

@@ -27,6 +27,7 @@ class ProgressBar(StepCallback):
         evaluation_seconds: How long an evaluation took when the run was last interrupted; 0 if that is not known.
         export: Whether an export follows training.
         report: Whether a report follows training.
+        mixes: How many mixes with the starting weights are evaluated after the last step.
         console: Where to show it.
     """
 
@@ -40,13 +41,14 @@ class ProgressBar(StepCallback):
         evaluation_seconds: float,
         export: bool,
         report: bool,
+        mixes: int = 0,
         console: Console,
     ):
         super().__init__(start_step)
         self._sentences = sentences_per_step
         self._total, self._every = total_steps, eval_every
         self._evaluation_seconds = evaluation_seconds
-        self._export, self._report = export, report
+        self._export, self._report, self._mixes = export, report, mixes
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -111,7 +113,8 @@ class ProgressBar(StepCallback):
         import, load and compile about twice what this process has by the time that training begins.
         """
         # That of this step is still to come.
-        evaluations = math.ceil(self._total / self._every) - (self.step - 1) // self._every + 2 * self._report
+        evaluations = math.ceil(self._total / self._every) - (self.step - 1) // self._every
+        evaluations += self._mixes + 2 * self._report
         setups = 2 * self._export + 2 * self._report
         steps = self._total - self.step
         return steps * step_seconds + evaluations * self._evaluation_seconds + setups * self._setup_seconds

@@ -39,6 +39,20 @@ def test_no_text_is_on_both_sides_and_every_row_is_on_one(pairs):
     assert scan(held.training).rows == 360
 
 
+def test_of_enough_groups_half_are_for_a_test_that_selects_nothing(tmp_path):
+    path = tmp_path / "pairs.csv"
+    # Groups of one and two rows.
+    rows = [(f"anchor {i - i % 5 // 4}", f"positive {i}") for i in range(600)]
+    path.write_text("anchor,positive\n" + "".join(f"{a},{b}\n" for a, b in rows), "utf-8")
+    held = split(path)
+    training = list(held.training.rows())
+    assert (len(held.rows), len(held.test), len(training)) == (30, 30, 540)
+    assert sorted([*held.rows, *held.test, *training]) == sorted(rows)
+    sides = [texts(side) for side in (held.rows, held.test, training)]
+    for one, other in itertools.combinations(sides, 2):
+        assert one.isdisjoint(other)
+
+
 def test_some_of_all_rows_are_chosen_and_not_the_first(pairs):
     places = [int(row[1].split()[1]) for row in split(pairs).rows]
     assert places == sorted(places)
@@ -71,8 +85,8 @@ def test_rows_are_connected_through_others(tmp_path):
     mixed = [*others[:150], *chain, *others[150:]]
     path.write_text("anchor,positive,negative\n" + "".join(",".join(row) + "\n" for row in mixed), "utf-8")
     held = split(path)
-    assert len(held.rows) == 40
-    assert not set(held.rows) & set(chain)
+    assert (len(held.rows), len(held.test)) == (20, 20)
+    assert not {*held.rows, *held.test} & set(chain)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ class TestFigures:
         assert asked == [("query", a), ("passage", b)]
         written_out = [(f"query: {x}", f"passage: {y}") for x, y in zip(a, b, strict=True)]
         assert found == Retrieval.from_pairs("mine", "here", written_out).figures(encode)
-        assert search.figures_of_each(Model().encode_twice, 2) == [found, found]
+        assert [each.figures for each in search.score_each(Model().encode_twice, 2)] == [found, found]
         asked.clear()
         suite.evaluate_encoder(Model(), on=[search, Triplets("t", "here", a, b, a[::-1]), sts.bundled()])
         assert [name for name, _ in asked] == ["query", "passage", None, None]

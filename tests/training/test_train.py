@@ -352,10 +352,10 @@ def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_p
     report = json.loads((run_ / "report.json").read_text("utf-8"))
     assert report["selected_by"]["label"] == "nDCG@10 x 100"
     assert report["after"]["on"]["docs"]["figures"]["ndcg@10"] == pytest.approx(best["dev"], abs=0.01)
-    assert report["after"]["scores"]["bundled"] == pytest.approx(best["bundled/spearman"], abs=0.01)
+    assert report["after"]["on"]["bundled"]["figures"]["spearman"] == pytest.approx(best["bundled/spearman"], abs=0.01)
     html = (run_ / "report.html").read_text("utf-8")
     assert "nDCG@10 x 100 on docs over steps" in html
-    assert "docs, nDCG@10 x 100" in html
+    assert "docs, nDCG@10 x 100 against bundled, Spearman x 100" in html
     assert "recall@5 x 100" in html
 
     pairs.write_text(pairs.read_text() + "a dog,a cat\n")
@@ -363,15 +363,14 @@ def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_p
         train.main([*flags, "--resume"])
 
 
-def test_a_run_without_graded_pairs_has_a_report_without_their_pictures(capsys, flags, tmp_path):
+def test_a_run_without_graded_pairs_has_a_report_without_their_picture(capsys, flags, tmp_path):
     triplets = write_triplets(tmp_path)
     run(capsys, [*flags, "--dev", str(triplets), "--head", "none", "--max-steps", "2", "--report"])
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
-    assert "similarities" not in report
     assert report["before"]["on"]["triplets"]["figures"].keys() == {"accuracy"}
     html = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "accuracy x 100 on triplets over steps" in html
-    assert "Similarity against grade" not in html
+    assert "Alignment and uniformity" not in html
 
 
 def test_a_run_judged_by_a_part_of_its_data_continues_to_the_same_weights(capsys, flags, tmp_path, monkeypatch):
