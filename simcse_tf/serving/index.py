@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,10 +20,31 @@ Kind = Literal["flat", "ivf", "hnsw"]
 
 _ABOUT, _FAISS, _FINGERPRINT = "index.json", "index.faiss", "fingerprint.npy"
 _SENTENCES, _OFFSETS = "sentences.utf8", "offsets.npy"
+# The vectors of an IVF index, cell by cell. One of version 0.1.0 has them in `index.faiss`.
+_LISTS = "index.lists"
 _FORMAT = 1
+# Up to so many sentences an exact search is as fast as others, or takes seconds.
+_FLAT = 50_000
 # faiss asks for at least 39 training vectors per list; a random sample of 64 per list serves as well as all of them.
 _PER_LIST, _SAMPLE_PER_LIST = 39, 64
 _ROWS = 16_384
+# Rows whose cells are collected in memory; 100 MB of 384 numbers each.
+_PART = 4 * _ROWS
+# Rows that `first_of_each` compares with each other.
+_BLOCK = 1024
+
+
+def kind_for(count: int) -> Kind:
+    """The kind of index for so many sentences: exact while that takes seconds."""
+    return "flat" if count <= _FLAT else "ivf"
+
+
+def batches(sentences: Iterable[str], vectors: np.ndarray) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Sentences with the vectors `(n, dim)` that they have already, as `build` takes them."""
+    stream = iter(sentences)
+    for start in range(0, len(vectors), _ROWS):
+        block = vectors[start : start + _ROWS]
+        yield list(itertools.islice(stream, len(block))), block
 
 
 def build(
@@ -35,8 +57,9 @@ def build(
 ) -> Index:
     """Writes an index, all of it or nothing, and opens it.
 
-    Sentences and vectors go through to disk batch by batch; in memory is at most what faiss holds of the finished
-    index.
+    Sentences and vectors go through to disk batch by batch. In memory are all vectors of a `flat` or `hnsw` index; of
+    an `ivf` one a part of them at a time, and the sample from which the cells are made, which grows with the square
+    root of their number.
 
     Args:
         directory: Must not exist.
@@ -59,11 +82,13 @@ def build(
         with whole_directory(directory) as new:
             count, dim = _spool(new, batches)
             vectors = np.memmap(new / "vectors", "float32", "r", shape=(count, dim))
-            faiss.write_index(_index(faiss, kind, vectors), str(new / _FAISS))
+            faiss.write_index(_index(faiss, kind, vectors, new), str(new / _FAISS))
             del vectors
             (new / "vectors").unlink()
             np.save(new / _FINGERPRINT, fingerprint)
             about = {"format": _FORMAT, "kind": kind, "count": count, "dim": dim, "model": model}
+            if kind == "ivf":
+                about["lists_bytes"] = (new / _LISTS).stat().st_size
             (new / _ABOUT).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     except OSError as e:
         raise UserError(f"{directory}: cannot be written ({e}). Choose another directory or free some space.") from e
@@ -90,7 +115,7 @@ class Index:
             made_by, then = self.about["model"], np.load(directory / _FINGERPRINT)
             self._offsets = np.load(directory / _OFFSETS, mmap_mode="r")
             self._text = np.memmap(directory / _SENTENCES, "uint8", "r")
-            self._faiss = faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_MMAP_IFC)
+            self._faiss = _read(faiss, directory, self.about)
             counts = {self.about["count"], len(self._offsets) - 1, self._faiss.ntotal}
             if len(counts) != 1 or self._offsets[-1] != len(self._text) - 1:
                 raise ValueError(f"files of different length: {sorted(counts)} rows")
@@ -132,9 +157,65 @@ class Index:
             for found in zip(scores, rows, strict=True)
         ]
 
-    def nearest(self, vectors: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(scores, rows)`, each `(n, top_k)`; row -1 where an approximate index found too few."""
-        return self._faiss.search(np.ascontiguousarray(vectors, "float32"), top_k)
+    def nearest(
+        self, vectors: np.ndarray, top_k: int, *, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Finds the nearest rows.
+
+        Args:
+            vectors: `(n, dim)` float32 of unit length.
+            top_k: Answers to a row.
+            among: `(len(self),)` bool: the rows that may be found, in a `flat` or `ivf` index; by default all.
+
+        Returns:
+            `(scores, rows)`, each `(n, top_k)`; row -1 where there are too few, or an approximate index found too few.
+        """
+        options = {}
+        if among is not None:
+            faiss = _faiss()
+            selector = faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))
+            if self.about["kind"] == "ivf":
+                options["params"] = faiss.SearchParametersIVF(sel=selector, nprobe=self._faiss.nprobe)
+            else:
+                options["params"] = faiss.SearchParameters(sel=selector)
+        return self._faiss.search(np.ascontiguousarray(vectors, "float32"), top_k, **options)
+
+
+def first_of_each(
+    index: Index, vectors: np.ndarray, threshold: float, *, progress: Callable[[int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds rows that repeat an earlier one.
+
+    In order, a row is kept unless a row that was kept before it has at least the threshold as cosine with it.
+
+    Args:
+        index: Of the vectors, `flat` (exact) or `ivf`.
+        vectors: `(n, dim)` float32 of unit length, in the order of the index.
+        threshold: The least cosine of rows of which one repeats the other.
+        progress: Called with the number of rows that are decided.
+
+    Returns:
+        `repeats` `(n,)` int: the row that each repeats, -1 if it is kept; and their cosines `(n,)`.
+    """
+    repeats, cosines = np.full(len(index), -1), np.zeros(len(index), "float32")
+    kept = np.zeros(len(index), bool)
+    for start in range(0, len(index), _BLOCK):
+        at = slice(start, start + _BLOCK)
+        block = np.asarray(vectors[at])
+        (best,), (before,) = (found.T for found in index.nearest(block, 1, among=kept))
+        repeats[at] = np.where((before >= 0) & (best >= threshold), before, -1)
+        cosines[at] = best
+        inside = block @ block.T
+        near = np.tril(inside >= threshold, -1)
+        for i in np.flatnonzero(near.any(axis=1) & (repeats[at] < 0)):
+            earlier = np.flatnonzero(near[i] & (repeats[at] < 0))
+            if earlier.size:
+                nearest = earlier[inside[i, earlier].argmax()]
+                repeats[start + i], cosines[start + i] = start + nearest, inside[i, nearest]
+        kept[at] = repeats[at] < 0
+        if progress is not None:
+            progress(start + len(block))
+    return repeats, cosines
 
 
 def _spool(directory: Path, batches: Iterable[tuple[list[str], np.ndarray]]) -> tuple[int, int]:
@@ -156,23 +237,57 @@ def _spool(directory: Path, batches: Iterable[tuple[list[str], np.ndarray]]) -> 
     return len(lengths), dim
 
 
-def _index(faiss: Any, kind: Kind, vectors: np.ndarray) -> Any:
+def _index(faiss: Any, kind: Kind, vectors: np.ndarray, directory: Path) -> Any:
     """A faiss index over `(count, dim)` memory-mapped vectors, compared by inner product."""
     count, dim = vectors.shape
+    if kind == "ivf":
+        return _ivf(faiss, vectors, directory)
     if kind == "flat":
         index = faiss.IndexFlatIP(dim)
-    elif kind == "hnsw":
+    else:
         index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction, index.hnsw.efSearch = 80, 128
-    else:
-        lists = max(1, min(int(4 * math.sqrt(count)), count // _PER_LIST))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(1, lists // 32)
-        sample = np.random.default_rng(0).choice(count, min(count, lists * _SAMPLE_PER_LIST), replace=False)
-        index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
     for start in range(0, count, _ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + _ROWS]))
     return index
+
+
+def _ivf(faiss: Any, vectors: np.ndarray, directory: Path) -> Any:
+    """An IVF index whose vectors are in `index.lists`: sorted into cells part by part, and the parts merged."""
+    count, dim = vectors.shape
+    lists = max(1, min(int(4 * math.sqrt(count)), count // _PER_LIST))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = max(1, lists // 32)
+    sample = np.random.default_rng(0).choice(count, min(count, lists * _SAMPLE_PER_LIST), replace=False)
+    index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+    parts = []
+    for start in range(0, count, _PART):
+        rows = np.arange(start, min(start + _PART, count))
+        index.add_with_ids(np.ascontiguousarray(vectors[start : start + _PART]), rows)
+        parts.append(directory / f"part-{start}")
+        faiss.write_index(index, str(parts[-1]))
+        index.reset()
+    mapped = [faiss.read_index(str(part), faiss.IO_FLAG_MMAP) for part in parts]
+    cells = faiss.InvertedListsPtrVector()
+    for part in mapped:
+        cells.push_back(part.invlists)
+    merged = faiss.OnDiskInvertedLists(lists, index.code_size, str(directory / _LISTS))
+    index.ntotal = merged.merge_from_multiple(cells.data(), cells.size())
+    index.replace_invlists(merged, True)
+    merged.this.disown()
+    for part in parts:
+        part.unlink()
+    return index
+
+
+def _read(faiss: Any, directory: Path, about: dict[str, Any]) -> Any:
+    """The faiss index of a directory, its vectors mapped into memory."""
+    if "lists_bytes" not in about:
+        return faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_MMAP_IFC)
+    # faiss would read past the end of a file that is too short.
+    if (found := (directory / _LISTS).stat().st_size) != about["lists_bytes"]:
+        raise ValueError(f"{_LISTS} has {found:,} bytes of {about['lists_bytes']:,}")
+    return faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_ONDISK_SAME_DIR)
 
 
 def _faiss() -> Any:

@@ -1,4 +1,5 @@
 import gzip
+import json
 import sys
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class TestIndex:
         assert len(loaded) == 500
         assert loaded.search(clustered(3), top_k=5, threshold=0.2) == expected
         mapped = {Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines()}
-        assert {"index.faiss", "sentences.utf8", "offsets.npy"} <= mapped
+        assert {"index.lists" if kind == "ivf" else "index.faiss", "sentences.utf8", "offsets.npy"} <= mapped
         assert not list((tmp_path / "moved").glob("vectors*")), "the spool stayed"
 
     @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
@@ -87,6 +88,44 @@ class TestIndex:
         vectors = clustered(count)
         found = build(tmp_path / "i", vectors, kind).search(vectors[:1], top_k=100, threshold=0.999)
         assert found[0][0][0] == "sentence 0\n\u00fc"
+
+    def test_cells_that_were_sorted_in_parts_hold_every_vector_once(self, tmp_path, monkeypatch):
+        vectors = clustered(1000)
+        whole = build(tmp_path / "whole", vectors, "ivf")
+        monkeypatch.setattr(index, "_PART", 300)
+        parts = build(tmp_path / "parts", vectors, "ivf")
+        for expected, found in zip(whole.nearest(vectors, 5), parts.nearest(vectors, 5), strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert (parts.nearest(vectors, 1)[1][:, 0] == np.arange(1000)).all()
+        assert not list((tmp_path / "parts").glob("part-*"))
+
+    def test_an_ivf_index_of_version_0_1_0_can_be_read(self, tmp_path):
+        """It has its vectors in the same file."""
+        faiss = pytest.importorskip("faiss")
+        vectors = clustered(500)
+        expected = build(tmp_path / "i", vectors, "ivf").nearest(vectors, 3)
+        lists = faiss.read_index(str(tmp_path / "i" / "index.faiss"), faiss.IO_FLAG_ONDISK_SAME_DIR)
+        old = faiss.IndexIVFFlat(lists.quantizer, DIM, lists.nlist, faiss.METRIC_INNER_PRODUCT)
+        old.nprobe = lists.nprobe
+        old.add(vectors)
+        faiss.write_index(old, str(tmp_path / "i" / "index.faiss"))
+        (tmp_path / "i" / "index.lists").unlink()
+        about = json.loads((tmp_path / "i" / "index.json").read_text())
+        del about["lists_bytes"]
+        (tmp_path / "i" / "index.json").write_text(json.dumps(about))
+        for found, then in zip(Index(tmp_path / "i", FINGERPRINT).nearest(vectors, 3), expected, strict=True):
+            np.testing.assert_array_equal(found, then)
+
+    @pytest.mark.parametrize("kind", ["flat", "ivf"])
+    def test_a_search_may_be_confined_to_some_rows(self, tmp_path, kind):
+        vectors = clustered(2000)
+        made = build(tmp_path / "i", vectors, kind)
+        among = np.arange(2000) % 3 == 1
+        _, rows = made.nearest(vectors[among], 1, among=among)
+        assert (rows[:, 0] == np.flatnonzero(among)).all()
+        _, rows = made.nearest(vectors[~among], 4, among=among)
+        assert among[rows[rows >= 0]].all()
+        assert (made.nearest(vectors[:3], 2, among=among & False)[1] == -1).all()
 
     def test_empty_sentences_are_sentences(self, tmp_path):
         made = index.build(tmp_path / "i", [(["", ""], clustered(2))], fingerprint=FINGERPRINT, model="m")
@@ -100,6 +139,38 @@ class TestIndex:
         with pytest.raises(UserError, match="went away"):
             index.build(tmp_path / "i", failing(), fingerprint=FINGERPRINT, model="m")
         assert list(tmp_path.iterdir()) == []
+
+
+class TestFirstOfEach:
+    def loop(self, vectors, threshold):
+        kept, repeats = [], []
+        for i, vector in enumerate(vectors):
+            near = [j for j in kept if vectors[j] @ vector >= threshold]
+            repeats.append(len(near) > 0)
+            if not near:
+                kept.append(i)
+        return repeats
+
+    @pytest.mark.parametrize("threshold", [0.7, 0.8, 0.9])
+    def test_a_row_is_kept_unless_it_is_near_to_one_that_was_kept_before(self, tmp_path, monkeypatch, threshold):
+        monkeypatch.setattr(index, "_BLOCK", 64)
+        vectors, progress = clustered(700), []
+        repeats, cosines = index.first_of_each(
+            build(tmp_path / "i", vectors), vectors, threshold, progress=progress.append
+        )
+        assert (repeats >= 0).tolist() == self.loop(vectors, threshold)
+        rows = np.flatnonzero(repeats >= 0)
+        assert 0 < len(rows) < 700
+        assert (repeats[repeats[rows]] == -1).all(), "what is repeated is kept"
+        assert (repeats[rows] < rows).all()
+        np.testing.assert_allclose(cosines[rows], np.sum(vectors[rows] * vectors[repeats[rows]], axis=1), atol=1e-5)
+        assert progress[-1] == 700
+
+    def test_cells_find_nearly_all(self, tmp_path):
+        vectors = np.repeat(clustered(1500), 2, axis=0) + np.random.default_rng(2).normal(scale=1e-3, size=(3000, DIM))
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("float32")
+        repeats, _ = index.first_of_each(build(tmp_path / "i", vectors, "ivf"), vectors, 0.999)
+        assert (repeats[1::2] == np.arange(0, 3000, 2)).mean() > 0.98
 
 
 class TestRefusals:
@@ -127,6 +198,13 @@ class TestRefusals:
         path = tmp_path / "i" / file
         path.write_bytes(path.read_bytes()[:-30])
         with pytest.raises(UserError, match="i: the index is damaged"):
+            Index(tmp_path / "i", FINGERPRINT)
+
+    def test_cells_that_are_cut_short(self, tmp_path):
+        build(tmp_path / "i", clustered(100), "ivf")
+        path = tmp_path / "i" / "index.lists"
+        path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(UserError, match="i: the index is damaged .index.lists has"):
             Index(tmp_path / "i", FINGERPRINT)
 
     def test_no_index_there(self, tmp_path):
