@@ -137,8 +137,10 @@ def _check(config: DeduplicateConfig, output: Output) -> Row:
     if not config.file.is_file():
         raise UserError(f"{config.file}: no such file.")
     columns = sources.open_source(str(config.file), columns=config.columns).columns
-    if suffix(config.file) in _TABLES:
-        sources.check_columns(str(config.file), tables.header(config.file), tables.header(config.file), "1, 2 or 3")
+    names = tables.header(config.file) if suffix(config.file) in _TABLES else []
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{config.file}: two columns are named '{name}'. Rename one of them.")
     if config.to.suffix.lower() != suffix(config.file):
         raise UserError(f"`to` {config.to}: must end in {suffix(config.file)}, as {config.file} does.")
     if config.to.exists() and config.to.samefile(config.file):

@@ -33,8 +33,8 @@ _DESCRIPTION = (
     "positives. The output appears when it is complete; a run that was killed continues with --resume."
 )
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
-# Columns of single texts that are understood.
-_TEXT = [name for name, *more in sources.KNOWN_COLUMNS if not more]
+# Columns of a corpus that are understood.
+_TEXT = ("text", "sentence")
 # Rows whose anchors are searched for together. What they give is written at once: a kill loses no more.
 _BLOCK = 1024
 _FOUND = "found.json"
@@ -210,6 +210,10 @@ def _open(config: MineConfig) -> tuple[sources.Source, sources.Source | None]:
         raise UserError(
             f"{config.pairs}: single texts. Hard negatives belong to pairs: give a file with columns anchor and "
             "positive, or name the two with `columns`."
+        )
+    if pairs.draw is not None:
+        raise UserError(
+            f"{config.pairs}: its pairs are drawn anew for each epoch. Mining needs rows that stay as they are."
         )
     if config.corpus is None:
         return pairs, None
