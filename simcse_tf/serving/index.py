@@ -20,16 +20,14 @@ Kind = Literal["flat", "ivf", "hnsw"]
 
 _ABOUT, _FAISS, _FINGERPRINT = "index.json", "index.faiss", "fingerprint.npy"
 _SENTENCES, _OFFSETS = "sentences.utf8", "offsets.npy"
-# The vectors of an IVF index, cell by cell. One of version 0.1.0 has them in `index.faiss`.
-_LISTS = "index.lists"
+# How faiss ends the file of an IVF index without vectors.
+_NO_CELLS = b"sprs" + bytes(8)
 _FORMAT = 1
 # Up to so many sentences an exact search is as fast as others, or takes seconds.
 _FLAT = 50_000
 # faiss asks for at least 39 training vectors per list; a random sample of 64 per list serves as well as all of them.
 _PER_LIST, _SAMPLE_PER_LIST = 39, 64
 _ROWS = 16_384
-# Rows whose cells are collected in memory; 100 MB of 384 numbers each.
-_PART = 4 * _ROWS
 # Rows that `first_of_each` compares with each other.
 _BLOCK = 1024
 
@@ -58,8 +56,7 @@ def build(
     """Writes an index, all of it or nothing, and opens it.
 
     Sentences and vectors go through to disk batch by batch. In memory are all vectors of a `flat` or `hnsw` index; of
-    an `ivf` one a part of them at a time, and the sample from which the cells are made, which grows with the square
-    root of their number.
+    an `ivf` one the sample from which the cells are made, which grows with the square root of their number.
 
     Args:
         directory: Must not exist.
@@ -82,13 +79,14 @@ def build(
         with whole_directory(directory) as new:
             count, dim = _spool(new, batches)
             vectors = np.memmap(new / "vectors", "float32", "r", shape=(count, dim))
-            faiss.write_index(_index(faiss, kind, vectors, new), str(new / _FAISS))
+            if kind == "ivf":
+                _write_ivf(faiss, vectors, new / _FAISS)
+            else:
+                faiss.write_index(_index(faiss, kind, vectors), str(new / _FAISS))
             del vectors
             (new / "vectors").unlink()
             np.save(new / _FINGERPRINT, fingerprint)
             about = {"format": _FORMAT, "kind": kind, "count": count, "dim": dim, "model": model}
-            if kind == "ivf":
-                about["lists_bytes"] = (new / _LISTS).stat().st_size
             (new / _ABOUT).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     except OSError as e:
         raise UserError(f"{directory}: cannot be written ({e}). Choose another directory or free some space.") from e
@@ -115,7 +113,7 @@ class Index:
             made_by, then = self.about["model"], np.load(directory / _FINGERPRINT)
             self._offsets = np.load(directory / _OFFSETS, mmap_mode="r")
             self._text = np.memmap(directory / _SENTENCES, "uint8", "r")
-            self._faiss = _read(faiss, directory, self.about)
+            self._faiss = faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_MMAP_IFC)
             counts = {self.about["count"], len(self._offsets) - 1, self._faiss.ntotal}
             if len(counts) != 1 or self._offsets[-1] != len(self._text) - 1:
                 raise ValueError(f"files of different length: {sorted(counts)} rows")
@@ -237,11 +235,9 @@ def _spool(directory: Path, batches: Iterable[tuple[list[str], np.ndarray]]) -> 
     return len(lengths), dim
 
 
-def _index(faiss: Any, kind: Kind, vectors: np.ndarray, directory: Path) -> Any:
+def _index(faiss: Any, kind: Kind, vectors: np.ndarray) -> Any:
     """A faiss index over `(count, dim)` memory-mapped vectors, compared by inner product."""
     count, dim = vectors.shape
-    if kind == "ivf":
-        return _ivf(faiss, vectors, directory)
     if kind == "flat":
         index = faiss.IndexFlatIP(dim)
     else:
@@ -252,42 +248,45 @@ def _index(faiss: Any, kind: Kind, vectors: np.ndarray, directory: Path) -> Any:
     return index
 
 
-def _ivf(faiss: Any, vectors: np.ndarray, directory: Path) -> Any:
-    """An IVF index whose vectors are in `index.lists`: sorted into cells part by part, and the parts merged."""
+def _ivf(faiss: Any, vectors: np.ndarray) -> tuple[Any, np.ndarray]:
+    """A trained IVF index without vectors, and the cell of each of `(count, dim)` memory-mapped vectors."""
     count, dim = vectors.shape
     lists = max(1, min(int(4 * math.sqrt(count)), count // _PER_LIST))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
     index.nprobe = max(1, lists // 32)
     sample = np.random.default_rng(0).choice(count, min(count, lists * _SAMPLE_PER_LIST), replace=False)
     index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
-    parts = []
-    for start in range(0, count, _PART):
-        rows = np.arange(start, min(start + _PART, count))
-        index.add_with_ids(np.ascontiguousarray(vectors[start : start + _PART]), rows)
-        parts.append(directory / f"part-{start}")
-        faiss.write_index(index, str(parts[-1]))
-        index.reset()
-    mapped = [faiss.read_index(str(part), faiss.IO_FLAG_MMAP) for part in parts]
-    cells = faiss.InvertedListsPtrVector()
-    for part in mapped:
-        cells.push_back(part.invlists)
-    merged = faiss.OnDiskInvertedLists(lists, index.code_size, str(directory / _LISTS))
-    index.ntotal = merged.merge_from_multiple(cells.data(), cells.size())
-    index.replace_invlists(merged, True)
-    merged.this.disown()
-    for part in parts:
-        part.unlink()
-    return index
+    cells = np.empty(count, "int32")
+    for start in range(0, count, _ROWS):
+        block = np.ascontiguousarray(vectors[start : start + _ROWS])
+        cells[start : start + _ROWS] = index.quantizer.search(block, 1)[1][:, 0]
+    return index, cells
 
 
-def _read(faiss: Any, directory: Path, about: dict[str, Any]) -> Any:
-    """The faiss index of a directory, its vectors mapped into memory."""
-    if "lists_bytes" not in about:
-        return faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_MMAP_IFC)
-    # faiss would read past the end of a file that is too short.
-    if (found := (directory / _LISTS).stat().st_size) != about["lists_bytes"]:
-        raise ValueError(f"{_LISTS} has {found:,} bytes of {about['lists_bytes']:,}")
-    return faiss.read_index(str(directory / _FAISS), faiss.IO_FLAG_ONDISK_SAME_DIR)
+def _write_ivf(faiss: Any, vectors: np.ndarray, path: Path) -> None:
+    """Writes an IVF index as `faiss.write_index` would, which wants all vectors in memory.
+
+    Such a file ends with the cells: how many vectors each has; then for each its vectors and their numbers.
+    """
+    index, cells = _ivf(faiss, vectors)
+    index.ntotal = len(vectors)
+    faiss.write_index(index, str(path))
+    order, sizes = np.argsort(cells, kind="stable"), np.bincount(cells, minlength=index.nlist)
+    with path.open("r+b") as file:
+        end = file.seek(-len(_NO_CELLS), 2)
+        if file.read() != _NO_CELLS:
+            raise UserError(
+                "this version of faiss writes IVF indexes in another format. Build a `flat` or `hnsw` index."
+            )
+        file.seek(end)
+        file.write(b"full" + np.array([index.nlist, *sizes], "<u8").tobytes())
+        begin = 0
+        for size in sizes.tolist():
+            rows = order[begin : begin + size]
+            file.write(np.ascontiguousarray(vectors[rows], "<f4").tobytes())
+            file.write(rows.astype("<i8").tobytes())
+            begin += size
+        file.truncate()
 
 
 def _faiss() -> Any:
