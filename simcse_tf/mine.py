@@ -2,7 +2,7 @@
 
 For each anchor, texts that the encoder takes for similar to it and that are not its positives. Vectors, index and the
 rows so far lie in a hidden directory beside the output, which takes its name when it is complete; a run that was killed
-continues with `--resume`. In memory are 40 bytes per row, whatever the texts and vectors take.
+continues with `--resume`. In memory are about 80 bytes per text, however long texts and vectors are.
 """
 
 from __future__ import annotations
