@@ -13,6 +13,8 @@ COMMANDS = {
     "train": ("simcse_tf.train", "train a sentence encoder, export it and report what changed"),
     "evaluate": ("simcse_tf.evaluate", "score an encoder on graded pairs, STS and transfer tasks"),
     "encode": ("simcse_tf.encode", "encode a file of texts as an array of vectors"),
+    "mine": ("simcse_tf.mine", "find hard negatives for pairs"),
+    "deduplicate": ("simcse_tf.deduplicate", "leave out the rows of a file that repeat others"),
     "export": ("simcse_tf.export", "export an encoder for TensorFlow Serving or another library"),
     "serve": ("simcse_tf.serve", "serve a model over HTTP, without TensorFlow where it needs none"),
     "ablate": ("simcse_tf.ablate", "compare settings over several seeds"),
@@ -40,7 +42,7 @@ def _dispatch(arguments: list[str]) -> None:
 def _help() -> str:
     called = cli.prog("COMMAND")
     lines = [f"usage: {called} [flags]", "       " + called.replace("COMMAND", "--version"), ""]
-    lines += [f"  {name:<10}{description}" for name, (_, description) in COMMANDS.items()]
+    lines += [f"  {name:<13}{description}" for name, (_, description) in COMMANDS.items()]
     return "\n".join([*lines, "", f"{called} --help lists a command's flags."])
 
 

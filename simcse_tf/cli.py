@@ -13,11 +13,12 @@ import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simcse_tf.errors import UserError
 
@@ -164,6 +165,47 @@ def phase(console: Console, what: str) -> Iterator[None]:
         bar.add_task(what, total=None)
         yield
     console.print(f"{what}: done in {time.monotonic() - began:.0f} s")
+
+
+class Counted:
+    """Shows how many are done, how many a second and the time left; on a terminal as a bar, elsewhere now and then.
+
+    Args:
+        console: Where to show it.
+        what: What is being done: "encoding".
+        unit: What is counted: "texts".
+        total: How many there are.
+    """
+
+    def __init__(self, console: Console, what: str, unit: str, total: int):
+        rate = TextColumn(f"{{task.fields[rate]:,.0f}} {unit}/s")
+        columns = [*Progress.get_default_columns(), MofNCompleteColumn(), rate]
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(what, total=total, rate=0.0)
+        self._console, self._what, self._unit, self._total = console, what, unit, total
+        self._first: int | None = None
+
+    def __enter__(self) -> Counted:
+        self._bar.start()
+        self._began = self._said = time.monotonic()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int) -> None:
+        """Shows that so many are done; the first call says where this process begins."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done, now
+            self._bar.reset(self._task, completed=done)
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        self._bar.update(self._task, completed=done, rate=rate)
+        if not self._console.is_terminal and rate and (now - self._said > 15 or done == self._total):
+            self._said = now
+            left = timedelta(seconds=round((self._total - done) / rate))
+            counts = f"{done:,} of {self._total:,} {self._unit}  {rate:,.0f} {self._unit}/s"
+            self._console.print(f"{self._what}: {counts}  {left} left")
 
 
 def print_result(result: dict[str, Any]) -> None:

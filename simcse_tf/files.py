@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,94 @@ def whole_directory(directory: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that takes long to write. It appears when it is complete; what a killed process did is continued.
+
+    Until then everything is in `work`, a hidden directory beside it.
+
+    Attributes:
+        to: The file.
+        resume: Continue what a killed process left, if it left anything, and be content with a file that is there.
+        overwrite: Replace the file, and discard what a killed process left.
+    """
+
+    to: Path
+    resume: bool
+    overwrite: bool
+
+    @property
+    def work(self) -> Path:
+        """Where the work of a process lies, until it is done."""
+        return self.to.with_name(f".{self.to.name}.partial")
+
+    @property
+    def unfinished(self) -> Path:
+        """The file while it is being written."""
+        return self.work / "output"
+
+    @property
+    def _done(self) -> Path:
+        return self.to.with_name(f".{self.to.name}.done")
+
+    def check(self) -> None:
+        """Checks that the file may be written.
+
+        Raises:
+            UserError: It may not, or there is something that neither setting says what to do with.
+        """
+        if self.overwrite and self.resume:
+            raise UserError("`overwrite` and `resume` contradict each other: give one of them.")
+        check_writable(self.to, "to")
+        if self.to.is_dir():
+            raise UserError(f"`to` {self.to}: is a directory. Name a file.")
+        if self.overwrite or self.resume:
+            return
+        if self.to.exists():
+            raise UserError(f"`to` {self.to}: exists. Replace it with `overwrite`, or choose another name.")
+        if self.work.exists():
+            raise UserError(
+                f"`to` {self.to}: a run before this one was stopped. Continue it with `resume`, or discard what it did "
+                "with `overwrite`."
+            )
+
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        if self._done.exists() and not self.overwrite:
+            self._finish()
+            return True
+        return self.resume and self.to.exists() and not self.work.exists()
+
+    def begin(self) -> None:
+        """Makes the directory for the work; with `overwrite` an empty one."""
+        if self.overwrite:
+            shutil.rmtree(self._done, ignore_errors=True)
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(exist_ok=True)
+
+    def publish(self) -> None:
+        """Gives the file its name and removes everything else. A kill before the end is made good by `complete`."""
+        os.rename(self.work, self._done)
+        self._finish()
+
+    def _finish(self) -> None:
+        if (self._done / self.unfinished.name).exists():
+            os.replace(self._done / self.unfinished.name, self.to)
+        shutil.rmtree(self._done)
+
+
+def check_writable(file: Path, setting: str) -> None:
+    """Checks that a file can be written where a setting says.
+
+    Raises:
+        UserError: Its directory does not exist, or the permission is missing.
+    """
+    if not file.parent.is_dir():
+        raise UserError(f"`{setting}` {file}: the directory {file.parent} does not exist.")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"`{setting}` {file}: no permission to write in {file.parent}.")
 
 
 def point_to(link: Path, target: Path) -> None:

@@ -11,7 +11,6 @@ document's number.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from simcse_tf.data.rows import Reject, Row, Rows
 from simcse_tf.data.sources import Source
+from simcse_tf.data.strings import folded
 
 # A tenth of the rows, but no more in each half than give a steady figure in seconds, and no fewer rows and groups than
 # say anything. Groups share no text: there are at least as many documents to tell apart.
@@ -119,15 +119,14 @@ class _Groups:
 
     def __init__(self):
         self.parents: list[int] = []
-        self._first: dict[bytes, int] = {}
+        self._first: dict[int, int] = {}
 
     def add(self, row: Row) -> None:
         """Takes in the next row."""
         place = len(self.parents)
         self.parents.append(place)
         for text in row:
-            key = hashlib.blake2b(" ".join(text.casefold().split()).encode(), digest_size=8).digest()
-            one, other = self._root(self._first.setdefault(key, place)), self._root(place)
+            one, other = self._root(self._first.setdefault(folded(text), place)), self._root(place)
             self.parents[max(one, other)] = min(one, other)
 
     def members(self) -> list[list[int]]:

@@ -1,7 +1,11 @@
-"""Texts as an encoder takes them: checked, and in batches of like length. Standard library only."""
+"""Texts as an encoder takes them: checked, and in batches of like length; and what makes two of them the same.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, get_args
 
@@ -51,6 +55,11 @@ def batches_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[in
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(texts), batch_size):
         yield by_length[start : start + batch_size]
+
+
+def folded(text: str) -> int:
+    """A number of 64 bits that is the same for texts that differ in nothing but case and spacing."""
+    return int.from_bytes(hashlib.blake2b(" ".join(text.casefold().split()).encode(), digest_size=8).digest(), "little")
 
 
 def _valid(i: int, text: str) -> str:

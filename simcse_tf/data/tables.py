@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from simcse_tf.data.rows import BadTextError, Check, Format, Reject, Row, Rows, checked, decode, lines, readable, suffix
@@ -52,6 +53,17 @@ def header(path: Path) -> list[str]:
     raise UserError(f"{path}: only blank lines. Expected a header with the column names.")
 
 
+def written(records: Iterable[Iterable[str]], path: Path) -> bytes:
+    """Records as they stand in a .csv or .tsv file of this name."""
+    file = io.StringIO()
+    csv.writer(file, delimiter=_delimiter(path), lineterminator="\n").writerows(records)
+    return file.getvalue().encode()
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if suffix(path) == ".tsv" else ","
+
+
 class _Record:
     """Feeds csv.reader with lines; remembers where the record being read began and what is wrong with its text."""
 
@@ -82,7 +94,7 @@ class _Record:
 def _records(path: Path) -> Iterator[tuple[_Record, list[str]]]:
     kind = suffix(path)
     record = _Record(path)
-    reader = csv.reader(record, delimiter="\t" if kind == ".tsv" else ",", strict=True)
+    reader = csv.reader(record, delimiter=_delimiter(path), strict=True)
     while True:
         record.begin()
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,10 +20,29 @@ Kind = Literal["flat", "ivf", "hnsw"]
 
 _ABOUT, _FAISS, _FINGERPRINT = "index.json", "index.faiss", "fingerprint.npy"
 _SENTENCES, _OFFSETS = "sentences.utf8", "offsets.npy"
+# How faiss ends the file of an IVF index without vectors.
+_NO_CELLS = b"sprs" + bytes(8)
 _FORMAT = 1
+# Up to so many sentences an exact search is as fast as others, or takes seconds.
+_FLAT = 50_000
 # faiss asks for at least 39 training vectors per list; a random sample of 64 per list serves as well as all of them.
 _PER_LIST, _SAMPLE_PER_LIST = 39, 64
 _ROWS = 16_384
+# Rows that `first_of_each` compares with each other.
+_BLOCK = 1024
+
+
+def kind_for(count: int) -> Kind:
+    """The kind of index for so many sentences: exact while that takes seconds."""
+    return "flat" if count <= _FLAT else "ivf"
+
+
+def batches(sentences: Iterable[str], vectors: np.ndarray) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Sentences with the vectors `(n, dim)` that they have already, as `build` takes them."""
+    stream = iter(sentences)
+    for start in range(0, len(vectors), _ROWS):
+        block = vectors[start : start + _ROWS]
+        yield list(itertools.islice(stream, len(block))), block
 
 
 def build(
@@ -36,8 +56,8 @@ def build(
 ) -> Index:
     """Writes an index, all of it or nothing, and opens it.
 
-    Sentences and vectors go through to disk batch by batch; in memory is at most what faiss holds of the finished
-    index.
+    Sentences and vectors go through to disk batch by batch. In memory are all vectors of a `flat` or `hnsw` index; of
+    an `ivf` one the sample from which the cells are made, which grows with the square root of their number.
 
     Args:
         directory: Must not exist.
@@ -61,7 +81,10 @@ def build(
         with whole_directory(directory) as new:
             count, dim = _spool(new, batches)
             vectors = np.memmap(new / "vectors", "float32", "r", shape=(count, dim))
-            faiss.write_index(_index(faiss, kind, vectors), str(new / _FAISS))
+            if kind == "ivf":
+                _write_ivf(faiss, vectors, new / _FAISS)
+            else:
+                faiss.write_index(_index(faiss, kind, vectors), str(new / _FAISS))
             del vectors
             (new / "vectors").unlink()
             np.save(new / _FINGERPRINT, fingerprint)
@@ -141,9 +164,65 @@ class Index:
             for found in zip(scores, rows, strict=True)
         ]
 
-    def nearest(self, vectors: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(scores, rows)`, each `(n, top_k)`; row -1 where an approximate index found too few."""
-        return self._faiss.search(np.ascontiguousarray(vectors, "float32"), top_k)
+    def nearest(
+        self, vectors: np.ndarray, top_k: int, *, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Finds the nearest rows.
+
+        Args:
+            vectors: `(n, dim)` float32 of unit length.
+            top_k: Answers to a row.
+            among: `(len(self),)` bool: the rows that may be found, in a `flat` or `ivf` index; by default all.
+
+        Returns:
+            `(scores, rows)`, each `(n, top_k)`; row -1 where there are too few, or an approximate index found too few.
+        """
+        options = {}
+        if among is not None:
+            faiss = _faiss()
+            selector = faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))
+            if self.about["kind"] == "ivf":
+                options["params"] = faiss.SearchParametersIVF(sel=selector, nprobe=self._faiss.nprobe)
+            else:
+                options["params"] = faiss.SearchParameters(sel=selector)
+        return self._faiss.search(np.ascontiguousarray(vectors, "float32"), top_k, **options)
+
+
+def first_of_each(
+    index: Index, vectors: np.ndarray, threshold: float, *, progress: Callable[[int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds rows that repeat an earlier one.
+
+    In order, a row is kept unless a row that was kept before it has at least the threshold as cosine with it.
+
+    Args:
+        index: Of the vectors, `flat` (exact) or `ivf`.
+        vectors: `(n, dim)` float32 of unit length, in the order of the index.
+        threshold: The least cosine of rows of which one repeats the other.
+        progress: Called with the number of rows that are decided.
+
+    Returns:
+        `repeats` `(n,)` int: the row that each repeats, -1 if it is kept; and their cosines `(n,)`.
+    """
+    repeats, cosines = np.full(len(index), -1), np.zeros(len(index), "float32")
+    kept = np.zeros(len(index), bool)
+    for start in range(0, len(index), _BLOCK):
+        at = slice(start, start + _BLOCK)
+        block = np.asarray(vectors[at])
+        (best,), (before,) = (found.T for found in index.nearest(block, 1, among=kept))
+        repeats[at] = np.where((before >= 0) & (best >= threshold), before, -1)
+        cosines[at] = best
+        inside = block @ block.T
+        near = np.tril(inside >= threshold, -1)
+        for i in np.flatnonzero(near.any(axis=1) & (repeats[at] < 0)):
+            earlier = np.flatnonzero(near[i] & (repeats[at] < 0))
+            if earlier.size:
+                nearest = earlier[inside[i, earlier].argmax()]
+                repeats[start + i], cosines[start + i] = start + nearest, inside[i, nearest]
+        kept[at] = repeats[at] < 0
+        if progress is not None:
+            progress(start + len(block))
+    return repeats, cosines
 
 
 def _spool(directory: Path, batches: Iterable[tuple[list[str], np.ndarray]]) -> tuple[int, int]:
@@ -170,18 +249,53 @@ def _index(faiss: Any, kind: Kind, vectors: np.ndarray) -> Any:
     count, dim = vectors.shape
     if kind == "flat":
         index = faiss.IndexFlatIP(dim)
-    elif kind == "hnsw":
+    else:
         index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction, index.hnsw.efSearch = 80, 128
-    else:
-        lists = max(1, min(int(4 * math.sqrt(count)), count // _PER_LIST))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(1, lists // 32)
-        sample = np.random.default_rng(0).choice(count, min(count, lists * _SAMPLE_PER_LIST), replace=False)
-        index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
     for start in range(0, count, _ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + _ROWS]))
     return index
+
+
+def _ivf(faiss: Any, vectors: np.ndarray) -> tuple[Any, np.ndarray]:
+    """A trained IVF index without vectors, and the cell of each of `(count, dim)` memory-mapped vectors."""
+    count, dim = vectors.shape
+    lists = max(1, min(int(4 * math.sqrt(count)), count // _PER_LIST))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = max(1, lists // 32)
+    sample = np.random.default_rng(0).choice(count, min(count, lists * _SAMPLE_PER_LIST), replace=False)
+    index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+    cells = np.empty(count, "int32")
+    for start in range(0, count, _ROWS):
+        block = np.ascontiguousarray(vectors[start : start + _ROWS])
+        cells[start : start + _ROWS] = index.quantizer.search(block, 1)[1][:, 0]
+    return index, cells
+
+
+def _write_ivf(faiss: Any, vectors: np.ndarray, path: Path) -> None:
+    """Writes an IVF index as `faiss.write_index` would, which wants all vectors in memory.
+
+    Such a file ends with the cells: how many vectors each has; then for each its vectors and their numbers.
+    """
+    index, cells = _ivf(faiss, vectors)
+    index.ntotal = len(vectors)
+    faiss.write_index(index, str(path))
+    order, sizes = np.argsort(cells, kind="stable"), np.bincount(cells, minlength=index.nlist)
+    with path.open("r+b") as file:
+        end = file.seek(-len(_NO_CELLS), 2)
+        if file.read() != _NO_CELLS:
+            raise UserError(
+                "this version of faiss writes IVF indexes in another format. Build a `flat` or `hnsw` index."
+            )
+        file.seek(end)
+        file.write(b"full" + np.array([index.nlist, *sizes], "<u8").tobytes())
+        begin = 0
+        for size in sizes.tolist():
+            rows = order[begin : begin + size]
+            file.write(np.ascontiguousarray(vectors[rows], "<f4").tobytes())
+            file.write(rows.astype("<i8").tobytes())
+            begin += size
+        file.truncate()
 
 
 def _faiss() -> Any:

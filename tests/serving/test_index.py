@@ -97,6 +97,26 @@ class TestIndex:
         found = build(tmp_path / "i", vectors, kind).search(vectors[:1], top_k=100, threshold=0.999)
         assert found[0][0][0] == "sentence 0\n\u00fc"
 
+    def test_the_file_of_an_ivf_index_is_the_one_that_faiss_writes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(index, "_ROWS", 300)
+        faiss, vectors = pytest.importorskip("faiss"), clustered(1000)
+        build(tmp_path / "i", vectors, "ivf")
+        empty, _ = index._ivf(faiss, vectors)
+        empty.add(vectors)
+        faiss.write_index(empty, str(tmp_path / "whole"))
+        assert (tmp_path / "i" / "index.faiss").read_bytes() == (tmp_path / "whole").read_bytes()
+
+    @pytest.mark.parametrize("kind", ["flat", "ivf"])
+    def test_a_search_may_be_confined_to_some_rows(self, tmp_path, kind):
+        vectors = clustered(2000)
+        made = build(tmp_path / "i", vectors, kind)
+        among = np.arange(2000) % 3 == 1
+        _, rows = made.nearest(vectors[among], 1, among=among)
+        assert (rows[:, 0] == np.flatnonzero(among)).all()
+        _, rows = made.nearest(vectors[~among], 4, among=among)
+        assert among[rows[rows >= 0]].all()
+        assert (made.nearest(vectors[:3], 2, among=among & False)[1] == -1).all()
+
     def test_empty_sentences_are_sentences(self, tmp_path):
         made = index.build(tmp_path / "i", [(["", ""], clustered(2))], fingerprint=FINGERPRINT, model="m")
         assert [made.sentence(i) for i in range(2)] == ["", ""]
@@ -109,6 +129,38 @@ class TestIndex:
         with pytest.raises(UserError, match="went away"):
             index.build(tmp_path / "i", failing(), fingerprint=FINGERPRINT, model="m")
         assert list(tmp_path.iterdir()) == []
+
+
+class TestFirstOfEach:
+    def loop(self, vectors, threshold):
+        kept, repeats = [], []
+        for i, vector in enumerate(vectors):
+            near = [j for j in kept if vectors[j] @ vector >= threshold]
+            repeats.append(len(near) > 0)
+            if not near:
+                kept.append(i)
+        return repeats
+
+    @pytest.mark.parametrize("threshold", [0.7, 0.8, 0.9])
+    def test_a_row_is_kept_unless_it_is_near_to_one_that_was_kept_before(self, tmp_path, monkeypatch, threshold):
+        monkeypatch.setattr(index, "_BLOCK", 64)
+        vectors, progress = clustered(700), []
+        repeats, cosines = index.first_of_each(
+            build(tmp_path / "i", vectors), vectors, threshold, progress=progress.append
+        )
+        assert (repeats >= 0).tolist() == self.loop(vectors, threshold)
+        rows = np.flatnonzero(repeats >= 0)
+        assert 0 < len(rows) < 700
+        assert (repeats[repeats[rows]] == -1).all(), "what is repeated is kept"
+        assert (repeats[rows] < rows).all()
+        np.testing.assert_allclose(cosines[rows], np.sum(vectors[rows] * vectors[repeats[rows]], axis=1), atol=1e-5)
+        assert progress[-1] == 700
+
+    def test_cells_find_nearly_all(self, tmp_path):
+        vectors = np.repeat(clustered(1500), 2, axis=0) + np.random.default_rng(2).normal(scale=1e-3, size=(3000, DIM))
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("float32")
+        repeats, _ = index.first_of_each(build(tmp_path / "i", vectors, "ivf"), vectors, 0.999)
+        assert (repeats[1::2] == np.arange(0, 3000, 2)).mean() > 0.98
 
 
 class TestRefusals:

@@ -1,0 +1,292 @@
+"""Leaves out rows that repeat others: `python -m simcse_tf.deduplicate FILE --to FILE [--model MODEL]`.
+
+Rows whose texts differ in case and spacing alone are one, and with a model so are rows whose vectors are near. In
+order, a row is kept unless it repeats one that was kept before it; those that are kept stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from simcse_tf import cli, loading
+from simcse_tf.checks import check_range, require
+from simcse_tf.data import sources, tables
+from simcse_tf.data.mining import distinct
+from simcse_tf.data.rows import Row, checked, lines, suffix
+from simcse_tf.data.strings import folded
+from simcse_tf.errors import UserError
+from simcse_tf.files import Output, check_writable, write_whole
+from simcse_tf.indexing import Indexer
+from simcse_tf.serving.index import first_of_each
+
+_DESCRIPTION = (
+    "Leave out the rows of a file that repeat others: those that differ in case and spacing alone, and with --model "
+    "those that the encoder takes for the same. In order, a row is kept unless it repeats one that was kept before it."
+)
+# Files whose rows have a header, and may span lines.
+_TABLES = (".csv", ".tsv")
+_SAMPLE = 5
+
+
+@dataclass(frozen=True)
+class DeduplicateConfig:
+    """Flags of the command."""
+
+    # A text a line, or a .csv, .tsv or .jsonl file; also .gz.
+    file: tyro.conf.Positional[Path]
+    # The same format without .gz: the rows that are kept, as they are.
+    to: Path
+    # The columns that are compared, where they are not those that training would read; joined, for the encoder.
+    columns: tuple[str, ...] = ()
+    # Find near repetitions too, by this encoder: a SavedModel, LiteRT, run or Hugging Face directory, a preset name, or
+    # a TF Serving address.
+    model: str | None = None
+    # The least cosine of rows of which one repeats the other.
+    threshold: float = 0.95
+    # Compare a row with all others (flat), or with those of the nearest cells (ivf). Default: ivf above 50,000.
+    index: Literal["flat", "ivf"] | None = None
+    # Texts per call of the model.
+    batch_size: int = 64
+    # Write counts and examples as JSON here instead of printing them; replaces an older file.
+    json: Path | None = None
+    # Start, continue what a killed run left, or find the output complete.
+    resume: bool = False
+    # Replace the output, and discard what a killed run left.
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The rows of a file, by number; the texts themselves are in the file.
+
+    Attributes:
+        numbers: `(rows,)` int: the number of each row's text among the distinct ones.
+        first: `(rows,)` bool: whether it is there for the first time.
+        sha256: Of all of them.
+    """
+
+    numbers: np.ndarray
+    first: np.ndarray
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Repetitions:
+    """Which rows repeat which.
+
+    Attributes:
+        exact: `(rows,)` int: the row that each differs from in nothing but case and spacing, -1 if none comes before.
+        near: `(rows,)` int: the row that one of the others is near to, -1 if it is kept.
+        cosines: `(rows,)` float: with that row.
+    """
+
+    exact: np.ndarray
+    near: np.ndarray
+    cosines: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """`(rows,)` bool."""
+        return (self.exact < 0) & (self.near < 0)
+
+
+def main(arguments: list[str]) -> None:
+    """The command: numbers the distinct rows, compares their vectors, writes those that are kept."""
+    config = cli.parse(DeduplicateConfig, arguments, prog=cli.prog("deduplicate"), description=_DESCRIPTION)
+    output = Output(config.to, config.resume, config.overwrite)
+    columns = _check(config, output)
+    load = loading.locate(config.model) if config.model is not None else None
+    if output.complete():
+        print(f"{config.to}: is complete")
+        return
+    console = cli.console()
+    with cli.phase(console, f"reading {config.file}"):
+        texts = _survey(config, columns)
+    if load is None:
+        output.begin()
+        found = _exact(texts)
+    else:
+        # TensorFlow is imported from here on; every complaint about flags and texts has been made.
+        with cli.lean_imports():
+            model = load()
+        output.begin()
+        indexer = Indexer(model, str(config.model), batch_size=config.batch_size, console=console)
+        found = _near(config, columns, texts, indexer, output.work / "rows", console)
+    examples = _write(config, columns, found, output)
+    output.publish()
+    _report(config, found, examples, console)
+
+
+def _check(config: DeduplicateConfig, output: Output) -> Row:
+    """Checks flags and file; returns the columns that are compared."""
+    check_range("batch_size", config.batch_size, low=1)
+    check_range("threshold", config.threshold, above=0, high=1, why="it is a cosine")
+    if not config.file.is_file():
+        raise UserError(f"{config.file}: no such file.")
+    columns = sources.open_source(str(config.file), columns=config.columns).columns
+    names = tables.header(config.file) if suffix(config.file) in _TABLES else []
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{config.file}: two columns are named '{name}'. Rename one of them.")
+    if config.to.suffix.lower() != suffix(config.file):
+        raise UserError(f"`to` {config.to}: must end in {suffix(config.file)}, as {config.file} does.")
+    if config.to.exists() and config.to.samefile(config.file):
+        raise UserError(f"`to` {config.to}: is the file that is read. Choose another name.")
+    output.check()
+    if config.json is not None:
+        check_writable(config.json, "json")
+    if config.model is not None:
+        require("faiss", "index", "finding near repetitions needs faiss")
+    return columns
+
+
+def _survey(config: DeduplicateConfig, columns: Row) -> Texts:
+    """Reads the file once: a bad row is found now and not in an hour."""
+    keys, digest = array("Q"), hashlib.sha256()
+    for _, row in _rows(config.file, columns):
+        joined = " \0 ".join(row)
+        keys.append(folded(joined))
+        digest.update(f"{joined}\n".encode())
+    if not keys:
+        raise UserError(f"{config.file}: no row with text in it.")
+    return Texts(*distinct(np.array(keys)), digest.hexdigest())
+
+
+def _rows(path: Path, columns: Row) -> Iterator[tuple[bytes, Row]]:
+    """The rows of a file as they are in the output, and the texts by which they are compared.
+
+    Raises:
+        UserError: A bad row; names file and line.
+    """
+
+    def reject(where: str, problem: str, start: str) -> None:
+        raise UserError(f'{where}: {problem}; the row starts "{start}". Correct it.')
+
+    if suffix(path) in _TABLES:
+        names = tables.header(path)
+        places = [names.index(name) for name in columns]
+
+        def check(cells: Iterable[object], _: Row) -> tuple[list[str], Row]:
+            record = [str(cell) for cell in cells]
+            return record, checked((record[i] for i in places), columns)
+
+        for record, row in tables.rows(path, tuple(names), reject, check):
+            yield tables.written([record], path), row
+        return
+    # Each line that is not blank gives a row, or is rejected.
+    whole = (raw for raw in lines(path) if raw.decode("utf-8", "replace").strip())
+    for raw, row in zip(whole, sources.FORMATS[suffix(path)].rows(path, columns, reject), strict=True):
+        yield raw.rstrip(b"\r\n") + b"\n", row
+
+
+def _exact(texts: Texts) -> Repetitions:
+    """Rows that repeat others but for case and spacing."""
+    rows = len(texts.first)
+    exact = np.where(texts.first, -1, np.flatnonzero(texts.first)[texts.numbers])
+    return Repetitions(exact, np.full(rows, -1), np.zeros(rows, "float32"))
+
+
+def _near(
+    config: DeduplicateConfig, columns: Row, texts: Texts, indexer: Indexer, directory: Path, console: Console
+) -> Repetitions:
+    """Adds the rows that are near to others."""
+
+    def distinct_texts() -> Iterator[str]:
+        rows = itertools.compress(_rows(config.file, columns), texts.first)
+        return (" ".join(row) for _, row in rows)
+
+    rows = np.flatnonzero(texts.first)
+    vectors = indexer.encode(directory, distinct_texts(), len(rows), texts.sha256, source=str(config.file))
+    index = indexer.index(directory, distinct_texts(), vectors, config.index)
+    with cli.Counted(console, "comparing", "texts", len(rows)) as shown:
+        shown.update(0)
+        repeats, cosines = first_of_each(index, vectors, config.threshold, progress=shown.update)
+    found = _exact(texts)
+    found.near[rows] = np.where(repeats >= 0, rows[repeats], -1)
+    found.cosines[rows] = cosines
+    return found
+
+
+def _write(config: DeduplicateConfig, columns: Row, found: Repetitions, output: Output) -> dict[int, str]:
+    """Writes the rows that are kept; returns the texts of the others' samples and of what these repeat."""
+    wanted = {i for of in (found.exact, found.near) for row in _sample(of) for i in (row, int(of[row]))}
+    examples: dict[int, str] = {}
+    with open(output.unfinished, "wb") as file:
+        if suffix(config.file) in _TABLES:
+            file.write(tables.written([tables.header(config.file)], config.file))
+        count, kept = 0, found.kept.tolist()
+        for count, (raw, row) in enumerate(itertools.islice(_rows(config.file, columns), len(kept)), 1):
+            if kept[count - 1]:
+                file.write(raw)
+            if count - 1 in wanted:
+                examples[count - 1] = " ".join(row)
+        if count != len(kept):
+            raise UserError(f"{config.file}: changed while it was being read. Start anew with `overwrite`.")
+        file.flush()
+        os.fsync(file.fileno())
+    return examples
+
+
+def _sample(of: np.ndarray) -> list[int]:
+    """A few of the rows that repeat others, always the same."""
+    rows = np.flatnonzero(of >= 0)
+    return sorted(np.random.default_rng(0).choice(rows, min(len(rows), _SAMPLE), replace=False).tolist())
+
+
+def _report(config: DeduplicateConfig, found: Repetitions, examples: dict[int, str], console: Console) -> None:
+    """Shows what was left out, with examples; prints the same as JSON."""
+    rows, kept = len(found.exact), int(np.count_nonzero(found.kept))
+    exact, near = (int(np.count_nonzero(of >= 0)) for of in (found.exact, found.near))
+    shown = Table("rows of " + str(config.file), title_justify="left")
+    shown.add_column("number", justify="right")
+    shown.add_column("%", justify="right")
+    counts = [("read", rows), ("left out: equal but for case and spacing", exact)]
+    if config.model is not None:
+        counts.append((f"left out: cosine of at least {config.threshold:g}", near))
+    for label, count in [*counts, ("kept", kept)]:
+        shown.add_row(label, f"{count:,}", f"{100 * count / rows:.1f}")
+    console.print(shown)
+    pairs = [
+        {
+            "text": examples[row],
+            "repeats": examples[int(of[row])],
+            "cosine": float(found.cosines[row]) if near else None,
+        }
+        for of, near in ((found.exact, False), (found.near, True))
+        for row in _sample(of)
+    ]
+    for pair in pairs:
+        cosine = "" if pair["cosine"] is None else f"  ({pair['cosine']:.3f})"
+        console.print(f"left out  {pair['text']}\nkept      {pair['repeats']}{cosine}\n", markup=False)
+    result: dict[str, Any] = {
+        "file": str(config.file),
+        "to": str(config.to),
+        "model": config.model,
+        "threshold": config.threshold if config.model is not None else None,
+        "rows": rows,
+        "exact": exact,
+        "near": near,
+        "kept": kept,
+        "sample": pairs,
+    }
+    if config.json is None:
+        cli.print_result(result)
+    else:
+        write_whole(config.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

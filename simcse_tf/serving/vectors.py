@@ -1,0 +1,186 @@
+"""Vectors of texts on disk, written block by block: a process that was killed goes on after the last whole block.
+
+Rows are appended rather than mapped into memory, so that memory use does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from simcse_tf.errors import UserError
+from simcse_tf.files import write_whole
+from simcse_tf.serving import probes
+
+ABOUT = "embeddings.json"
+# Calls of the model whose texts are sorted by length together, so that a call has little padding. What they give is
+# written at once: a kill loses no more.
+_CALLS = 32
+
+# `encode(texts, batch_size=...)`: `(len(texts), dim)` float32 of unit length.
+Encode = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the vectors in a directory are of, and how many are there: `embeddings.json`."""
+
+    # Of the texts.
+    rows: int
+    sha256: str
+    # Rows per array.
+    shard_size: int
+    # Rows that are written.
+    done: int = 0
+    # Of the model: its name, for people; what it makes of the probes, `(probes, dim)`.
+    model: str = ""
+    fingerprint: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """Numbers per row."""
+        return len(self.fingerprint[0])
+
+    @property
+    def shards(self) -> int:
+        """Number of arrays."""
+        return -(-self.rows // self.shard_size)
+
+    def shard(self, i: int) -> tuple[str, int]:
+        """File name and rows of an array."""
+        name = f"embeddings-{i:05d}-of-{self.shards:05d}.npy"
+        return name, min(self.shard_size, self.rows - i * self.shard_size)
+
+    def of_model(self, name: str, fingerprint: np.ndarray) -> About:
+        """The same texts, and the model that their vectors come from."""
+        return replace(self, model=name, fingerprint=tuple(tuple(row) for row in fingerprint.tolist()))
+
+
+def read_about(directory: Path) -> About:
+    """What a directory holds.
+
+    Raises:
+        UserError: It cannot be told.
+    """
+    path = directory / ABOUT
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return About(**{field.name: values[field.name] for field in fields(About)})
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path}: not a list of vectors ({e}). Delete {directory} to start anew.") from e
+
+
+def begin(directory: Path, about: About) -> About:
+    """Makes an empty directory for the vectors; what was there goes."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return _save(directory, about)
+
+
+def resume(directory: Path, now: About) -> About:
+    """What is there already.
+
+    Raises:
+        UserError: Another model began it, or rows that were recorded are missing.
+    """
+    before = read_about(directory)
+    then, new = np.array(before.fingerprint), np.array(now.fingerprint)
+    if probes.difference(then, new, tolerance=probes.SAME_FLOAT32):
+        raise UserError(
+            f"{directory}: begun with another model ({before.model}) or another prompt, which give the same texts other "
+            f"vectors. Give those that it was begun with, or delete {directory} to start anew."
+        )
+    for i in range(-(-before.done // before.shard_size)):
+        name, rows = before.shard(i)
+        written = min(rows, before.done - i * before.shard_size)
+        path, size = directory / name, len(_header(rows, before.dim)) + 4 * written * before.dim
+        if not path.is_file() or path.stat().st_size < size:
+            raise UserError(f"rows that were written are missing from {path}. Delete {directory} to start anew.")
+    return before
+
+
+def fill(
+    directory: Path,
+    about: About,
+    texts: Iterator[str],
+    encode: Encode,
+    *,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> About:
+    """Encodes the texts that have no vector yet.
+
+    Args:
+        directory: What `begin` or `resume` has looked at.
+        about: What they returned.
+        texts: All texts, those included that have a vector.
+        encode: The model's.
+        batch_size: Texts per call of the model.
+        progress: Called with the number of rows that are written, at the beginning too.
+
+    Raises:
+        UserError: There are fewer texts than there were, or the directory cannot be written.
+    """
+    progress(about.done)
+    stream = itertools.islice(texts, about.done, about.rows)
+    while block := list(itertools.islice(stream, _CALLS * batch_size)):
+        about = _append(directory, about, encode(block, batch_size=batch_size))
+        progress(about.done)
+    if about.done != about.rows:
+        raise UserError(f"the texts changed while they were being read. Delete {directory} to start anew.")
+    return about
+
+
+def check_texts(directory: Path, before: About, now: About, source: str) -> None:
+    """Checks that the vectors in a directory are of these texts.
+
+    Raises:
+        UserError: They are not.
+    """
+    if (before.rows, before.sha256) != (now.rows, now.sha256):
+        difference = "other texts" if before.rows == now.rows else f"{before.rows} then, {now.rows} now"
+        raise UserError(
+            f"{source}: its texts are not those that the vectors in {directory} are of ({difference}). Give the same "
+            f"file, or delete {directory} to start anew."
+        )
+
+
+def _append(directory: Path, about: About, vectors: np.ndarray) -> About:
+    """Writes rows, then that they are there. A kill in between leaves rows that the next process writes again."""
+    done = about.done
+    try:
+        while len(vectors):
+            shard, row = divmod(done, about.shard_size)
+            name, rows = about.shard(shard)
+            header, here = _header(rows, about.dim), vectors[: rows - row]
+            with open(directory / name, "r+b" if row else "wb") as file:
+                if row == 0:
+                    file.write(header)
+                file.seek(len(header) + 4 * row * about.dim)
+                file.truncate()
+                file.write(np.ascontiguousarray(here, "<f4").tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            done, vectors = done + len(here), vectors[len(here) :]
+        return _save(directory, replace(about, done=done))
+    except OSError as e:
+        raise UserError(f"{directory}: cannot be written ({e.strerror}). Continue with `resume` when it can.") from e
+
+
+def _save(directory: Path, about: About) -> About:
+    write_whole(directory / ABOUT, json.dumps(asdict(about)) + "\n")
+    return about
+
+
+def _header(rows: int, dim: int) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
+    return file.getvalue()
