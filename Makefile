@@ -8,10 +8,12 @@ BENCH := .venv-bench
 DOCS := .venv-docs
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
-# Not compiled: Python compiles what is imported, which is a fraction of what is installed.
+# Not compiled: Python compiles what is imported, which is a fraction of what is installed. It must be allowed to keep it,
+# or every process compiles TensorFlow anew.
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
-# Each file to one worker, which makes its fixtures once, in the order of tests/conftest.py.
+# Which tests go to which worker, and in which order, is in tests/conftest.py.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
