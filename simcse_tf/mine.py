@@ -217,8 +217,8 @@ def _open(config: MineConfig) -> tuple[sources.Source, sources.Source | None]:
         )
     if pairs.target is not None:
         raise UserError(
-            f"{config.pairs}: graded pairs, of which not all are positives. Mining needs pairs of which each is: choose "
-            "them, and name their two columns with `columns`."
+            f"{config.pairs}: graded pairs, of which not all are positives. Mining needs pairs of which each is. "
+            "Choose those, and name their two columns with `columns`."
         )
     if config.corpus is None:
         return pairs, None

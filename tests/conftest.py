@@ -38,7 +38,9 @@ def pytest_collection_finish():
 TENSORFLOWS_LINES = r"(?m)^[IWEF]\d{4} |^WARNING: All log|cuda"
 
 # The folders with the longest files, longest first; all others follow.
-LONG = ("demo", "serving", "training", "report", "formats", "tests")
+LONG = ("demo", "serving", "training", "report", "formats", "models", "tests")
+# Those whose tests share a process that serves: one of xdist's workers gets the whole folder.
+TOGETHER = ("tests/demo", "tests/serving")
 
 
 def pytest_collection_modifyitems(items):
@@ -49,6 +51,20 @@ def pytest_collection_modifyitems(items):
         return "slow" not in item.keywords, LONG.index(folder) if folder in LONG else len(LONG)
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each file to one worker, which makes its fixtures once, in the order above."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            folder = file.rpartition("/")[0]
+            return folder if folder in TOGETHER else file
+
+    return Scheduling(config, log)
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"

@@ -170,13 +170,10 @@ class TestBadSets:
 
 
 @pytest.mark.slow
-def test_minilm_has_its_published_scores(capsys, minilm, shared_data):
-    report, _ = run(capsys, minilm, "--pooling", "avg", "--sts-dir", shared_data / "sts")
-    assert report["scores"]["STS12"] == pytest.approx(72.37, abs=0.02)
-    assert report["scores"]["STSB-test"] == pytest.approx(82.03, abs=0.02)
-    assert report["scores"]["STSB-dev"] == pytest.approx(86.72, abs=0.02)
-    assert report["missing"] == ["STS13", "STS14", "STS15", "STS16", "SICK-R"]
-    assert report["average"] is None
+def test_minilm_has_its_published_score(capsys, minilm, shared_data):
+    flags = ["--pooling", "avg", "--sts-dir", shared_data / "sts", "--tasks", "STSB-test"]
+    report, _ = run(capsys, minilm, *flags)
+    assert report["scores"] == {"STSB-test": pytest.approx(82.03, abs=0.02)}
 
 
 def test_sets_of_ones_own_are_scored_by_their_kind(capsys, tiny_preset, tmp_path):

@@ -50,13 +50,14 @@ def test_evaluate_your_model_scores_a_function_of_ones_own(run):
     assert 0 < float(score[1]) < 66
 
 
-@pytest.mark.slow
-def test_the_keras_example_of_the_readme_runs_as_it_stands(minilm, tmp_path, monkeypatch):
+def test_the_keras_example_of_the_readme_runs_as_it_stands_but_for_the_preset(tiny_preset, tmp_path, monkeypatch):
     from simcse_tf import open_source
 
     monkeypatch.chdir(tmp_path)
     texts = [text for (text,) in open_source("bundled").rows()][:128]
     (tmp_path / "sentences.txt").write_text("\n".join(texts), "utf-8")
     readme = (ROOT / "README.md").read_text("utf-8")
-    exec(next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "from_preset" in code), {})
+    code = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "from_preset" in code)
+    assert code.count('"minilm"') == 1
+    exec(code.replace('"minilm"', repr(str(tiny_preset))), {})
     assert (tmp_path / "best.keras").is_file()

@@ -95,8 +95,8 @@ def resume(directory: Path, now: About) -> About:
     then, new = np.array(before.fingerprint), np.array(now.fingerprint)
     if probes.difference(then, new, tolerance=probes.SAME_FLOAT32):
         raise UserError(
-            f"{directory}: begun with another model ({before.model}) or another prompt, which give the same texts other "
-            f"vectors. Give those that it was begun with, or delete {directory} to start anew."
+            f"{directory}: begun with another model ({before.model}) or another prompt, which give the same texts "
+            f"other vectors. Give those that it was begun with, or delete {directory} to start anew."
         )
     for i in range(-(-before.done // before.shard_size)):
         name, rows = before.shard(i)

@@ -12,8 +12,10 @@ pytestmark = pytest.mark.interop
 CONFIGS = [EncoderConfig("avg", "none"), EncoderConfig("cls", "always")]
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-@pytest.mark.parametrize("config", CONFIGS)
+# The head is a module of its own, whatever stands before it.
+@pytest.mark.parametrize(
+    ("model_type", "config"), [*((family, CONFIGS[0]) for family in FAMILIES), ("bert", CONFIGS[1])]
+)
 def test_sentence_transformers_gives_the_same_embeddings(tmp_path, model_type, config):
     encoder = encoder_of(tmp_path, model_type, config)
     model = SentenceTransformer(str(huggingface.export(encoder, tmp_path / "out")), device="cpu")

@@ -72,16 +72,21 @@ def test_the_gradient_reaches_every_weight(encoder, views):
     assert all(g is not None for g in tape.gradient(loss, model.trainable_variables))
 
 
-def test_the_flag_reaches_the_training_step(tiny_preset, sentences_file, tmp_path, monkeypatch):
+def test_the_flag_reaches_the_model(tiny_preset, sentences_file, tmp_path, monkeypatch):
     flags = ["--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"]
     flags += ["--max-steps", "1", "--export-to", "None", "--no-report", "--output-dir", str(tmp_path / "run")]
     with pytest.raises(SystemExit):
         train.main([*flags, "--dropout-masks", "equal"])
-    passes = []
-    original = SimCSE._under_the_same_masks
-    monkeypatch.setattr(SimCSE, "_under_the_same_masks", lambda *a: passes.append(1) or original(*a))
-    train.main([*flags, "--dropout-masks", "same"])
-    assert passes
+
+    class FittedError(Exception):
+        pass
+
+    def fit(self, *_, **__):
+        raise FittedError(self.dropout_masks)
+
+    monkeypatch.setattr(SimCSE, "fit", fit)
+    with pytest.raises(FittedError, match="same"):
+        train.main([*flags, "--dropout-masks", "same"])
 
 
 def test_an_unknown_kind_names_the_valid_ones():

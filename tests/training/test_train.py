@@ -1,11 +1,14 @@
 """The whole program on the tiny BERT: train, interrupt, resume, export. In this process, as `main` would run."""
 
+import contextlib
 import importlib.util
+import io
 import itertools
 import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from simcse_tf import open_development_set, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
+from simcse_tf.evaluation import sts
 from simcse_tf.formats import card, presets, savedmodel
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.report.report import write_report
@@ -22,23 +26,37 @@ from simcse_tf.training.simcse import SimCSE
 from tests.conftest import SENTENCES, unchecked, write_triplets
 
 
-@pytest.fixture
-def flags(tiny_preset, sentences_file, tmp_path):
+def flags_of(preset, data, run):
     return [
         "quickstart",
-        *("--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"),
-        *(
-            "--learning-rate",
-            "1e-3",
-            "--eval-every",
-            "2",
-            "--export-to",
-            "None",
-            "--no-report",
-            "--output-dir",
-            str(tmp_path / "run"),
-        ),
+        *("--preset", str(preset), "--data", str(data), "--batch-size", "8", "--max-length", "12"),
+        *("--learning-rate", "1e-3", "--eval-every", "2", "--export-to", "None", "--no-report"),
+        *("--output-dir", str(run)),
     ]
+
+
+@pytest.fixture
+def flags(tiny_preset, sentences_file, tmp_path):
+    return flags_of(tiny_preset, sentences_file, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def complete(tiny_preset, tmp_path_factory):
+    """A complete run of 2 steps, of 60 sentences and 2 bad rows; its flags, its result, and what it showed."""
+    root = tmp_path_factory.mktemp("complete")
+    data, out, shown = root / "sentences.txt", io.StringIO(), io.StringIO()
+    data.write_bytes("".join(s + "\n" for s in SENTENCES).encode() + b"caf\xe9\n\xff\n")
+    flags = [*flags_of(tiny_preset, data, root / "run"), "--max-steps", "2", "--skip-bad-rows", "--resume"]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(shown):
+        train.main(flags)
+    return SimpleNamespace(flags=flags, run=root / "run", result=json.loads(out.getvalue()), shown=shown.getvalue())
+
+
+@pytest.fixture
+def copy_of_complete(complete, tmp_path):
+    """The flags of a copy of that run, in `tmp_path / "run"`."""
+    shutil.copytree(complete.run, tmp_path / "run", symlinks=True)
+    return [*complete.flags, "--output-dir", str(tmp_path / "run")]
 
 
 WITHOUT_TENSORFLOW = (
@@ -58,12 +76,28 @@ def run(capsys, flags):
     return json.loads(capsys.readouterr().out)
 
 
-def metrics(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+def metrics(tmp_path, run="run"):
+    return [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+@contextlib.contextmanager
+def killed_after(step, run, copy):
+    """What a kill after a step would have left of a run is copied."""
+    on_step = Evaluation.on_step
+
+    def copying(self, loss):
+        on_step(self, loss)
+        if self.step == step:
+            shutil.copytree(run, copy, symlinks=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluation, "on_step", copying)
+        yield
 
 
 def test_a_run_from_text_to_saved_model(capsys, flags, tmp_path):
-    result = run(capsys, [*flags, "--export-to", str(tmp_path / "saved" / "tiny")])
+    with unchecked():
+        result = run(capsys, [*flags, "--export-to", str(tmp_path / "saved" / "tiny")])
     assert result["steps"] == 7  # 60 sentences, batches of 8, the rest dropped
     evaluations = {m["step"]: m["dev"] for m in metrics(tmp_path) if "dev" in m}
     assert list(evaluations) == [0, 2, 4, 6, 7]
@@ -78,55 +112,37 @@ def test_a_run_from_text_to_saved_model(capsys, flags, tmp_path):
 
     assert result["saved_model"] == str(tmp_path / "saved" / "tiny" / "1")
     texts = ["the dog sleeps .", "a man", ""]
-    best = load_encoder(presets.locate(str(tmp_path / "run")))
-    np.testing.assert_allclose(Client(tmp_path / "saved" / "tiny").encode(texts), best.encode(texts), atol=1e-5)
+    best, exported = load_encoder(presets.locate(str(tmp_path / "run"))), Client(tmp_path / "saved" / "tiny")
+    np.testing.assert_allclose(exported.encode(texts), best.encode(texts), atol=1e-5)
+    # What is exported is what was scored: without the head, which is for training only.
+    assert best.config.head == "train_only"
+    score = sts.evaluate(exported.encode, sts.bundled()).all.spearman
+    assert score == pytest.approx(result["spearman_after"], abs=0.01)
 
 
-def test_a_stopped_run_continues_to_the_same_weights(capsys, flags, tmp_path, monkeypatch):
-    flags = [*flags, "--epochs", "2"]
-    whole = run(capsys, flags)
-    uninterrupted = state(tmp_path / "run")
-
-    class KilledError(Exception):
-        pass
-
-    on_step = Evaluation.on_step
-
-    def die(self, loss):
-        on_step(self, loss)
-        if self.step == 9:
-            raise KilledError
-
-    monkeypatch.setattr(Evaluation, "on_step", die)
-    with pytest.raises(KilledError):
-        train.main([*flags, "--overwrite"])
-    assert max(m["step"] for m in metrics(tmp_path)) == 9
-    monkeypatch.undo()
-    # Everything but --overwrite as before.
-    resumed = run(capsys, [*flags, "--resume"])
-    assert resumed == whole
-    again = state(tmp_path / "run")
-    assert again.keys() == uninterrupted.keys()
-    for name, value in uninterrupted.items():
-        np.testing.assert_array_equal(again[name], value, err_msg=name)
-    steps = [m["step"] for m in metrics(tmp_path) if "loss" in m]
+def test_a_stopped_run_continues_to_the_same_weights(capsys, flags, tmp_path):
+    flags, killed = [*flags, "--epochs", "2"], tmp_path / "killed"
+    with killed_after(9, tmp_path / "run", killed):
+        whole = run(capsys, flags)
+    assert max(m["step"] for m in metrics(tmp_path, "killed")) == 9
+    resumed = run(capsys, [*flags, "--resume", "--output-dir", str(killed)])
+    assert resumed == whole | {"run": str(killed)}
+    assert_equal_states(killed, tmp_path / "run")
+    steps = [m["step"] for m in metrics(tmp_path, "killed") if "loss" in m]
     assert steps == list(range(1, 15))
 
 
-def test_a_complete_run_is_found_complete_without_tensorflow(capsys, flags):
-    flags = [*flags, "--max-steps", "2", "--resume"]
-    fresh = run(capsys, flags)
+def test_a_complete_run_is_found_complete_without_tensorflow(complete):
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW, *flags], capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *complete.flags], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == fresh
+    assert json.loads(done.stdout) == complete.result
     assert "training is complete (2 steps)" in done.stderr
 
 
-def test_a_complete_run_is_exported_and_reported_where_that_is_missing(capsys, flags, tmp_path, monkeypatch):
-    flags, to = [*flags, "--max-steps", "2", "--resume"], tmp_path / "saved" / "tiny"
-    run(capsys, flags)
+def test_a_complete_run_is_exported_and_reported_where_that_is_missing(capsys, copy_of_complete, tmp_path, monkeypatch):
+    flags, to = copy_of_complete, tmp_path / "saved" / "tiny"
     monkeypatch.setattr(SimCSE, "fit", None)
     monkeypatch.setattr(savedmodel, "_check", lambda *_: None)
     exported = run(capsys, [*flags, "--export-to", str(to)])
@@ -142,15 +158,13 @@ def test_a_complete_run_is_exported_and_reported_where_that_is_missing(capsys, f
     assert again == exported | {"report": str(tmp_path / "run" / "report.html")}
 
 
-def test_other_workers_find_a_complete_run_complete_too(capsys, flags, monkeypatch):
-    flags = [*flags, "--max-steps", "1", "--resume"]
-    run(capsys, flags)
+def test_other_workers_find_a_complete_run_complete_too(capsys, complete, monkeypatch):
     workers = {"cluster": {"worker": ["host0:1", "host1:1"]}, "task": {"type": "worker", "index": 1}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
-    train.main(flags)
+    train.main(complete.flags)
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="has `seed` 42, not 43"):
-        train.main([*flags, "--seed", "43"])
+        train.main([*complete.flags, "--seed", "43"])
 
 
 def test_a_longest_text_that_the_encoder_has_no_positions_for_is_refused(flags, tmp_path):
@@ -159,18 +173,20 @@ def test_a_longest_text_that_the_encoder_has_no_positions_for_is_refused(flags, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_score_is_printed_once_and_the_last_lines_say_what_to_do_next(capsys, flags, tmp_path, monkeypatch):
-    monkeypatch.setattr("simcse_tf.report.report.write_report", lambda run: (run / "report.html", run / "report.json"))
-    train.main([*flags, "--max-steps", "1", "--report"])
-    shown = capsys.readouterr().err
-    line = next(line for line in shown.splitlines() if line.startswith("step      0"))
+def test_a_score_is_printed_once_and_the_last_lines_say_what_to_do_next(
+    capsys, complete, copy_of_complete, tmp_path, monkeypatch
+):
+    line = next(line for line in complete.shown.splitlines() if line.startswith("step      0"))
     assert "with head" in line
     assert "without head" not in line
+    monkeypatch.setattr("simcse_tf.report.report.write_report", lambda run: (run / "report.html", run / "report.json"))
+    train.main([*copy_of_complete, "--report"])
+    shown = capsys.readouterr().err
     assert "writing the report" in shown
     steps = shown[shown.index("next:") :]
     assert f"open {tmp_path / 'run' / 'report.html'}" in steps
-    assert f"simcse_tf.export {tmp_path / 'run'} --to" in steps
-    assert f"simcse_tf.evaluate {tmp_path / 'run'}" in steps
+    assert f"simcse_tf.export {complete.run} --to" in steps
+    assert f"simcse_tf.evaluate {complete.run}" in steps
 
 
 def state(directory):
@@ -178,6 +194,13 @@ def state(directory):
 
     (newest,) = (directory / "checkpoints").glob("state-*")
     return load_file(newest / "variables.safetensors")
+
+
+def assert_equal_states(run, expected):
+    found, expected = state(run), state(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_best(flags, tmp_path):
@@ -235,24 +258,21 @@ def test_without_the_extra_report_a_run_says_so_before_it_starts(monkeypatch, ca
     assert "pip install 'simcse-tf[report]'" in heard[0]
 
 
-def test_skipped_rows_are_counted(capsys, flags, sentences_file):
-    with sentences_file.open("ab") as f:
-        f.write(b"caf\xe9\n\xff\n")
-    train.main([*flags, "--max-steps", "1", "--skip-bad-rows"])
-    assert "2 bad rows are skipped, 60 are used; the first bad one: " in capsys.readouterr().err
+def test_skipped_rows_are_counted(complete):
+    assert "2 bad rows are skipped, 60 are used; the first bad one: " in complete.shown
 
 
 class TestOutputDirectory:
-    def test_another_run_is_not_overwritten(self, capsys, flags, tmp_path):
-        run(capsys, [*flags, "--max-steps", "1"])
+    def test_another_run_is_not_overwritten(self, capsys, copy_of_complete, tmp_path):
+        flags = [flag for flag in copy_of_complete if flag != "--resume"]
         before = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
         with pytest.raises(
             UserError, match="already holds a run. Continue it with `resume`, replace it with `overwrite`"
         ):
-            train.main([*flags, "--max-steps", "1"])
+            train.main(flags)
         assert (tmp_path / "run" / "metrics.jsonl").read_text("utf-8") == before
-        run(capsys, [*flags, "--max-steps", "2", "--overwrite"])
-        assert max(m["step"] for m in metrics(tmp_path)) == 2
+        run(capsys, [*flags, "--max-steps", "1", "--overwrite"])
+        assert max(m["step"] for m in metrics(tmp_path)) == 1
 
     def test_somebody_elses_files_are_not_touched_even_with_overwrite(self, flags, tmp_path):
         (tmp_path / "run").mkdir()
@@ -261,10 +281,10 @@ class TestOutputDirectory:
             train.main([*flags, "--overwrite"])
         assert (tmp_path / "run" / "thesis.tex").is_file()
 
-    def test_resume_starts_where_there_is_no_run_and_refuses_another_configuration(self, capsys, flags):
-        assert run(capsys, [*flags, "--max-steps", "1", "--resume"])["steps"] == 1
+    def test_resume_starts_where_there_is_no_run_and_refuses_another_configuration(self, complete):
+        assert complete.result["steps"] == 2
         with pytest.raises(UserError, match=r"has `temperature` 0\.3, not 0\.1"):
-            train.main([*flags, "--max-steps", "1", "--resume", "--temperature", "0.1"])
+            train.main([*complete.flags, "--temperature", "0.1"])
 
     def test_resume_does_not_touch_somebody_elses_files(self, flags, tmp_path):
         (tmp_path / "run").mkdir()
@@ -373,39 +393,24 @@ def test_a_run_without_graded_pairs_has_a_report_without_their_picture(capsys, f
     assert "Alignment and uniformity" not in html
 
 
-def test_a_run_judged_by_a_part_of_its_data_continues_to_the_same_weights(capsys, flags, tmp_path, monkeypatch):
-    pairs = tmp_path / "pairs.csv"
+def test_a_run_judged_by_a_part_of_its_data_continues_to_the_same_weights(capsys, flags, tmp_path):
+    pairs, killed = tmp_path / "pairs.csv", tmp_path / "killed"
     rows = itertools.islice(itertools.permutations(SENTENCES, 2), 0, None, 17)
     # Each row twice, so that there are groups; a text more makes each group its own.
     pairs.write_text("anchor,positive\n" + "".join(f"{a} {i} !,{b} {i} ?\n" * 2 for i, (a, b) in enumerate(rows)))
     flags = [*flags, "--data", str(pairs), "--max-steps", "6", "--save-every", "1"]
-    train.main(flags)
+    with killed_after(4, tmp_path / "run", killed):
+        train.main(flags)
     out, shown = capsys.readouterr()
-    whole, uninterrupted = json.loads(out), state(tmp_path / "run")
+    whole = json.loads(out)
     held = (tmp_path / "run" / "held_out.jsonl").read_text("utf-8")
     assert whole["development_set"] == "held-out"
     assert f"{held.count(chr(10))} of 418 rows are held out of training" in " ".join(shown.split())
 
-    class KilledError(Exception):
-        pass
-
-    on_step = Evaluation.on_step
-
-    def die(self, loss):
-        on_step(self, loss)
-        if self.step == 4:
-            raise KilledError
-
-    monkeypatch.setattr(Evaluation, "on_step", die)
-    with pytest.raises(KilledError):
-        train.main([*flags, "--overwrite"])
-    monkeypatch.undo()
-    assert run(capsys, [*flags, "--resume"]) == whole
-    again = state(tmp_path / "run")
-    for name, value in uninterrupted.items():
-        np.testing.assert_array_equal(again[name], value, err_msg=name)
-    assert (tmp_path / "run" / "held_out.jsonl").read_text("utf-8") == held
+    assert run(capsys, [*flags, "--resume", "--output-dir", str(killed)]) == whole | {"run": str(killed)}
+    assert_equal_states(killed, tmp_path / "run")
+    assert (killed / "held_out.jsonl").read_text("utf-8") == held
     # The report judges by the same rows.
-    write_report(tmp_path / "run")
-    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    write_report(killed)
+    report = json.loads((killed / "report.json").read_text("utf-8"))
     assert report["before"]["on"]["held-out"]["figures"]["ndcg@10"] == pytest.approx(whole["ndcg@10_before"], abs=0.01)
