@@ -1,11 +1,18 @@
 """The scripts of examples/, run as they stand on a tiny BERT and for few steps, and the README's Keras example."""
 
+import csv
+import inspect
+import itertools
 import re
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from benchmarks import tiny
+from tests import conftest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,6 +55,129 @@ def test_evaluate_your_model_scores_a_function_of_ones_own(run):
     score = re.search(r"bundled +(\d+\.\d\d)", run("evaluate_your_model.py"))
     assert score is not None
     assert 0 < float(score[1]) < 66
+
+
+GOOGLE = """Finds the nearest neighbours of a point.
+
+    Args:
+        point: In the plane."""
+NUMPY = """Finds the nearest neighbours of a point.
+
+    All of the points are compared with it, so that the time is linear.
+
+    Parameters
+    ----------
+    point : tuple
+        This text is of the parameter and not of the function."""
+DIRECTIVE = """Finds the nearest neighbours
+    of a :class:`~geometry.Point` in the plane.
+
+    .. versionadded:: 1.2
+
+    >>> neighbours(a)
+
+    All of the ``points`` are compared with *it*, so that the time is linear.
+
+    :param point: In the plane."""
+LINEAR = "All of the points are compared with it, so that the time is linear."
+
+
+@pytest.fixture(scope="module")
+def docs_search():
+    """The functions of examples/docs_search.py."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "examples" / "docs_search.py")))
+
+
+@pytest.mark.parametrize(
+    ("docstring", "texts"),
+    [
+        (GOOGLE, None),
+        (NUMPY, ("Finds the nearest neighbours of a point.", LINEAR)),
+        (DIRECTIVE, ("Finds the nearest neighbours of a geometry.Point in the plane.", LINEAR)),
+        ("TODO.", None),
+        ("Gibt die nächsten Nachbarn eines Punktes zurück.\n\nAlle Punkte werden mit ihm verglichen, in linearer Zeit.", None),
+    ],
+    ids=["google", "numpy", "directive", "short", "german"],
+)
+def test_docs_search_takes_summary_and_first_paragraph(docs_search, docstring, texts):
+    assert docs_search.summary_and_paragraph(inspect.cleandoc(docstring)) == texts
+
+
+def test_docs_search_leaves_out_texts_that_go_with_several(docs_search):
+    texts = [
+        ("Returns the value.", "It is the one that was set."),
+        ("returns the value", "It is the one that was set!"),
+        ("Makes a copy.", "It is deep."),
+        ("Makes a copy.", "It is shallow."),
+        ("Closes the file.", "Nothing happens if it was done before."),
+        ("Closes the socket.", "Nothing happens if it was done before."),
+    ]
+    entries = [docs_search.Entry("a.py", str(i), *pair) for i, pair in enumerate(texts)]
+    assert docs_search.unambiguous(entries) == entries[:1]
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """50 modules with 8 documented functions each, in the tiny BERT's words; and what is not read."""
+    nouns, verbs = ("man", "woman", "child", "dog", "cat"), ("plays", "eats", "runs", "sleeps", "sings", "reads", "rides")
+    things = ("boat", "car", "house", "tree", "river", "guitar", "piano", "ball", "book", "bread", "apple", "horse")
+    functions = [
+        f'def {verb}_{i}():\n    """A {noun} {verb} near the {thing}.\n\n'
+        f'    The old {thing} is in the house of a {noun} and {verb} on it.\n    """\n'
+        for i, (noun, verb, thing) in enumerate(itertools.product(nouns, verbs, things))
+    ]
+    folder = tmp_path / "packages"
+    (folder / "made_up" / "tests").mkdir(parents=True)
+    for i in range(50):
+        (folder / "made_up" / f"module_{i}.py").write_text("\n".join(functions[8 * i : 8 * i + 8]), "utf-8")
+    (folder / "made_up" / "python2.py").write_text("print 'old'\n", "utf-8")
+    (folder / "made_up" / "tests" / "test_it.py").write_text(functions[-1], "utf-8")
+    return folder
+
+
+def test_docs_search_splits_by_file_without_a_text_on_both_sides(docs_search, packages, tmp_path):
+    docs_search.write_corpus([packages], tmp_path, seed=1)
+    parts = {}
+    for name in ("train", "development", "test"):
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            parts[name] = [tuple(row) for row in csv.reader(file)][1:]
+    texts = [text for part in parts.values() for pair in part for text in pair]
+    assert len(texts) == len(set(texts)) == 800
+    assert all(len(part) >= 20 for part in parts.values())
+    documents = (tmp_path / "documents.txt").read_text("utf-8").splitlines()
+    assert documents[0] == (
+        "A man plays near the boat. The old boat is in the house of a man and plays on it. [made_up.module_0.plays_0]"
+    )
+    train = (tmp_path / "train.csv").read_bytes()
+    docs_search.write_corpus([packages], tmp_path, seed=1)
+    assert (tmp_path / "train.csv").read_bytes() == train
+    docs_search.write_corpus([packages], tmp_path, seed=2)
+    assert (tmp_path / "train.csv").read_bytes() != train
+
+
+def test_docs_search_trains_and_answers_and_then_only_answers(run, packages, tmp_path, capsys):
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'simcse-tf[index]'")
+    preset = tmp_path / "preset"
+    tiny.make_preset(preset, conftest.VOCABULARY, layers=1, dim=16, positions=64)
+    flags = ("--packages", packages, "--preset", preset, "--steps", 2)
+    question = "A woman reads near the river. The old river is in the house of a woman and reads on it."
+    with conftest.unchecked():
+        out = run("docs_search.py", question, *flags)
+    assert re.match(r"\d\.\d+  made_up\.module_\d+\.", out)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
+    assert run("docs_search.py", question, *flags) == out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == files
+    with pytest.raises(SystemExit, match="was made with --seed 42"):
+        run("docs_search.py", question, *flags, "--seed", 43)
+
+
+def test_docs_search_says_that_there_are_too_few_docstrings(run, tmp_path):
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'simcse-tf[index]'")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="too few pairs"):
+        run("docs_search.py", "--packages", "empty")
+    with pytest.raises(SystemExit, match="--packages none: is not a directory"):
+        run("docs_search.py", "--packages", "none", "--to", "elsewhere")
 
 
 @pytest.mark.slow
