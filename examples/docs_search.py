@@ -37,7 +37,8 @@ from rich.table import Table
 import simcse_tf
 from simcse_tf import UserError, train
 
-RECIPE = "--pooling avg --head none --mask-false-negatives --batch-size 64 --max-length 64 --learning-rate 2e-4"
+RECIPE = "--pooling avg --head none --mask-false-negatives --batch-size 64 --max-length 64"
+RECIPE += " --learning-rate 1e-4 --dropout 0"
 # Pairs of one module that stay together in training.
 RUN = 16
 FEWEST = 20
@@ -47,6 +48,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
+    """Each step is left out if what it makes is there."""
     flags = parse()
     if importlib.util.find_spec("faiss") is None:
         raise UserError("an index needs faiss: pip install 'simcse-tf[index]'")
@@ -62,13 +64,14 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", nargs="?", help="without one, questions are read from the terminal")
     installed = Path(sysconfig.get_path("purelib"))
     parser.add_argument("--packages", type=Path, nargs="+", default=(installed,), help="folders of Python packages")
     parser.add_argument("--to", type=Path, default=Path("runs/docs_search"), help="where everything is kept")
     parser.add_argument("--preset", default="minilm", help="the encoder to begin with")
-    parser.add_argument("--steps", type=int, default=160, help="of training; 160 take 5 minutes on 2 cores")
+    parser.add_argument("--steps", type=int, default=120, help="of training; 120 take about 4 minutes on 2 cores")
     parser.add_argument("--seed", type=int, default=42, help="decides the order of the training pairs")
     parser.add_argument("--sts-dir", type=Path, help="SentEval's data: score STS-B, not the bundled pairs")
     parser.add_argument("--top-k", type=int, default=5, help="answers to a question")
@@ -128,8 +131,10 @@ def write_corpus(packages: Sequence[Path], to: Path, seed: int) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         with (to / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("query", "document"), *((e.summary, e.paragraph) for e in part)])
-    (to / "documents.txt").write_text("".join(f"{e.summary} {e.paragraph} [{e.name}]\n" for e in entries), "utf-8")
+            csv.writer(file).writerows(
+                [("query", "document"), *((e.summary, f"{e.name}: {e.paragraph}") for e in part)]
+            )
+    (to / "documents.txt").write_text("".join(f"{e.name}: {e.summary} {e.paragraph}\n" for e in entries), "utf-8")
     counts = Counter(entry.file.partition("/")[0] for entry in entries)
     most = ", ".join(f"{package} {count:,}" for package, count in counts.most_common(10))
     console.print(f"{len(entries):,} pairs from {len(counts)} packages, the most from {most}: {sizes}", markup=False)
@@ -146,13 +151,14 @@ def read(folder: Path, path: Path) -> Iterator[Entry]:
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, OSError):
         return
-    module = [part for part in file.with_suffix("").parts if part != "__init__"]
+    module = [part for part in file.with_suffix("").parts if part[0] != "_"]
     for name, docstring in docstrings(tree, module):
         if texts := summary_and_paragraph(docstring):
             yield Entry(file.as_posix(), name, *texts)
 
 
 def docstrings(node: ast.AST, name: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and docstrings of public classes and functions, also of those inside others."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and child.name[0] != "_":
             own = [*name, child.name]
@@ -182,7 +188,8 @@ HEADING = re.compile(
 # Doctests, directives, lists, tables, headings.
 NO_PROSE = re.compile(r">>>|\.\. |[-*+|#=$<{\[(]|\d+[.)]")
 ROLE = re.compile(r":[\w:+-]+:`[~!.]*([^`<]*?)\s*(<[^`]*>)?`")
-COMMON = frozenset("a an and are as be by for from if in is it of on or that the this to when which with".split())
+COMMON = {"a", "an", "and", "are", "as", "be", "by", "for", "from", "if", "in", "is", "it", "of", "on", "or", "that"}
+COMMON |= {"the", "this", "to", "when", "which", "with"}
 
 
 def plain(block: str) -> str:
@@ -290,10 +297,10 @@ def answer(to: Path, question: str | None, top_k: int) -> None:
         with Progress(console=console) as bar, documents.open(encoding="utf-8") as lines:
             task = bar.add_task("indexing", total=sum(1 for _ in lines))
             model.build_index(documents, to=index, progress=lambda done: bar.update(task, completed=done))
-    console.print(f"on a page: python -m simcse_tf.demo --models {to}/models, tab Search, file {documents}", markup=False)
+    console.print(f"on a page: python -m simcse_tf.demo --models {to}/models (Search, {documents})", markup=False)
     for asked in [question] if question else questions():
         for document, cosine in model.search(asked, top_k=top_k, threshold=0.0):
-            text, _, name = document[:-1].rpartition(" [")
+            name, _, text = document.partition(": ")
             print(f"{cosine:.3f}  {name}\n       {textwrap.shorten(text, 160)}")
 
 

@@ -79,6 +79,9 @@ DIRECTIVE = """Finds the nearest neighbours
     All of the ``points`` are compared with *it*, so that the time is linear.
 
     :param point: In the plane."""
+GERMAN = """Gibt die nächsten Nachbarn eines Punktes zurück.
+
+    Alle Punkte werden mit ihm verglichen, in linearer Zeit."""
 LINEAR = "All of the points are compared with it, so that the time is linear."
 
 
@@ -95,7 +98,7 @@ def docs_search():
         (NUMPY, ("Finds the nearest neighbours of a point.", LINEAR)),
         (DIRECTIVE, ("Finds the nearest neighbours of a geometry.Point in the plane.", LINEAR)),
         ("TODO.", None),
-        ("Gibt die nächsten Nachbarn eines Punktes zurück.\n\nAlle Punkte werden mit ihm verglichen, in linearer Zeit.", None),
+        (GERMAN, None),
     ],
     ids=["google", "numpy", "directive", "short", "german"],
 )
@@ -119,7 +122,10 @@ def test_docs_search_leaves_out_texts_that_go_with_several(docs_search):
 @pytest.fixture
 def packages(tmp_path):
     """50 modules with 8 documented functions each, in the tiny BERT's words; and what is not read."""
-    nouns, verbs = ("man", "woman", "child", "dog", "cat"), ("plays", "eats", "runs", "sleeps", "sings", "reads", "rides")
+    nouns, verbs = (
+        ("man", "woman", "child", "dog", "cat"),
+        ("plays", "eats", "runs", "sleeps", "sings", "reads", "rides"),
+    )
     things = ("boat", "car", "house", "tree", "river", "guitar", "piano", "ball", "book", "bread", "apple", "horse")
     functions = [
         f'def {verb}_{i}():\n    """A {noun} {verb} near the {thing}.\n\n'
@@ -146,7 +152,7 @@ def test_docs_search_splits_by_file_without_a_text_on_both_sides(docs_search, pa
     assert all(len(part) >= 20 for part in parts.values())
     documents = (tmp_path / "documents.txt").read_text("utf-8").splitlines()
     assert documents[0] == (
-        "A man plays near the boat. The old boat is in the house of a man and plays on it. [made_up.module_0.plays_0]"
+        "made_up.module_0.plays_0: A man plays near the boat. The old boat is in the house of a man and plays on it."
     )
     train = (tmp_path / "train.csv").read_bytes()
     docs_search.write_corpus([packages], tmp_path, seed=1)
