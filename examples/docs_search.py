@@ -3,10 +3,11 @@
     python examples/docs_search.py
     python examples/docs_search.py "how do I resample a time series"
 
-The first command reads docstrings and makes a pair of each: its summary line is what somebody might ask for, the first
-paragraph below it is what should be found. It trains MiniLM on most pairs, measures what became of recall on those of
-files that it was not trained on, and makes an index of all. The second command has only to answer. What is there
-already is not made again; a run that was interrupted continues. Needs no network; needs the extras index and report.
+The first command makes pairs of docstrings: the summary is what somebody might ask for; the name with the first
+paragraph below the summary is what should be found. It trains MiniLM on most of the pairs, measures recall before and
+after on those of files that it was not trained on, and makes an index of all. The second command has only to answer.
+What is there already is not made again; a run that was interrupted continues. Needs no network; needs the extras
+`index` and `report`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from rich.progress import Progress, track
 from rich.table import Table
 
 import simcse_tf
-from simcse_tf import UserError, train
+from simcse_tf import UserError, cli, train
 
 RECIPE = "--pooling avg --head none --mask-false-negatives --batch-size 64 --max-length 64"
 RECIPE += " --learning-rate 1e-4 --dropout 0"
@@ -47,15 +48,15 @@ GENERAL = {"STSB-test": "STS-B test, Spearman", "bundled": "bundled pairs, Spear
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Each step is left out if what it makes is there."""
-    flags = parse()
+    flags = parse(arguments)
     if importlib.util.find_spec("faiss") is None:
         raise UserError("an index needs faiss: pip install 'simcse-tf[index]'")
     if not has_corpus(flags):
         write_corpus(flags.packages, flags.to, flags.seed)
         (flags.to / "flags.json").write_text(json.dumps(made_with(flags), indent=2) + "\n", "utf-8")
-    if not (flags.to / "models").is_dir():
+    if not (flags.to / "models" / "docs_search" / "1").is_dir():
         # Standard output is for answers.
         with contextlib.redirect_stdout(sys.stderr):
             train.main(training_flags(flags.to, flags.preset, flags.steps, flags.seed))
@@ -63,7 +64,7 @@ def main() -> None:
     answer(flags.to, flags.question, flags.top_k)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", nargs="?", help="without one, questions are read from the terminal")
@@ -75,7 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=42, help="decides the order of the training pairs")
     parser.add_argument("--sts-dir", type=Path, help="SentEval's data: score STS-B, not the bundled pairs")
     parser.add_argument("--top-k", type=int, default=5, help="answers to a question")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def made_with(flags: argparse.Namespace) -> dict[str, str]:
@@ -235,8 +236,8 @@ def part_of(file: str) -> str:
 def in_runs(entries: list[Entry], seed: int) -> list[Entry]:
     """Shuffles runs of neighbours instead of single pairs.
 
-    In a batch are then many pairs of each of a few modules. They are alike: the negatives that a search engine has to
-    tell apart.
+    In a batch are then many pairs of each of a few modules. They are alike: the negatives that a search has to tell
+    apart.
     """
     runs = [entries[start : start + RUN] for start in range(0, len(entries), RUN)]
     random.Random(seed).shuffle(runs)
@@ -248,8 +249,8 @@ def in_runs(entries: list[Entry], seed: int) -> list[Entry]:
 
 def training_flags(to: Path, preset: str, steps: int, seed: int) -> list[str]:
     """The flags of `python -m simcse_tf.train`. The rows are in order already: a shuffle buffer of 1 keeps it."""
-    flags = f"sup-bert-base --preset {preset} {RECIPE} --max-steps {steps} --eval-every {max(steps // 2, 1)}".split()
-    flags += ["--data", f"{to}/train.csv", "--shuffle-buffer", "1", "--seed", f"{seed}"]
+    flags = f"sup-bert-base {RECIPE} --max-steps {steps} --eval-every {max(steps // 2, 1)} --seed {seed}".split()
+    flags += ["--preset", preset, "--data", f"{to}/train.csv", "--shuffle-buffer", "1"]
     flags += ["--dev", f"{to}/development.csv"]
     flags += ["--output-dir", f"{to}/run", "--export-to", f"{to}/models/docs_search", "--resume"]
     console.print(f"python -m simcse_tf.train {shlex.join(flags)}", markup=False)
@@ -312,7 +313,4 @@ def questions() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as e:
-        sys.exit(f"error: {e.for_command()}")
+    cli.run(main)

@@ -173,17 +173,19 @@ def test_docs_search_trains_and_answers_and_then_only_answers(run, packages, tmp
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     assert run("docs_search.py", question, *flags) == out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == files
-    with pytest.raises(SystemExit, match="was made with --seed 42"):
+    with pytest.raises(SystemExit, match="2"):
         run("docs_search.py", question, *flags, "--seed", 43)
+    assert "was made with --seed 42. Give another directory." in capsys.readouterr().err
 
 
-def test_docs_search_says_that_there_are_too_few_docstrings(run, tmp_path):
+@pytest.mark.parametrize(("folder", "message"), [("empty", "too few pairs"), ("none", "--packages none: is not a")])
+def test_docs_search_refuses_folders_without_docstrings(run, tmp_path, capsys, folder, message):
     pytest.importorskip("faiss", reason="faiss is not installed: pip install 'simcse-tf[index]'")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="too few pairs"):
-        run("docs_search.py", "--packages", "empty")
-    with pytest.raises(SystemExit, match="--packages none: is not a directory"):
-        run("docs_search.py", "--packages", "none", "--to", "elsewhere")
+    with pytest.raises(SystemExit, match="2"):
+        run("docs_search.py", "--packages", folder)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
