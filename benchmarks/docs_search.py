@@ -64,7 +64,7 @@ def main() -> None:
         to = given.build / f"{given.steps}-steps-seed-{seed}"
         example = _example()
         if not (to / "documents.txt").is_file():
-            example.write_corpus(given.packages, to, seed)
+            example.write_corpus(given.packages, to)
         # In turns, and each is first in its turn: a machine may be slower later.
         for who in (OURS, _PEER) if i % 2 == 0 else (_PEER, OURS):
             kept = to / f"{who}.json"
@@ -142,9 +142,11 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.sampler import DefaultBatchSampler
+    from sentence_transformers.base.sampler import DefaultBatchSampler
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from torch.utils.data import SequentialSampler
+
+    from simcse_tf.data.pipeline import shuffled
 
     torch.set_num_threads(_THREADS)
     torch.manual_seed(config.seed)
@@ -156,8 +158,12 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
         config_kwargs=dropout,
     )
     longest, model.max_seq_length = model.max_seq_length, config.max_length
-    columns = zip(*open_source(config.data).rows(), strict=True)
-    rows = Dataset.from_dict({name: list(texts) for name, texts in zip(("anchor", "positive"), columns, strict=True)})
+    # As ours are shuffled, in the first epoch.
+    rows = shuffled(open_source(config.data).rows(), buffer=config.shuffle_buffer, seed=config.seed, epoch=0)
+    columns = zip(*rows, strict=True)
+    dataset = Dataset.from_dict(
+        {name: list(texts) for name, texts in zip(("anchor", "positive"), columns, strict=True)}
+    )
     with tempfile.TemporaryDirectory() as directory:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=directory,
@@ -168,7 +174,7 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
             weight_decay=config.weight_decay,
             max_grad_norm=config.clip_norm,
             optim="adamw_torch_fused",
-            # In the file's order.
+            # In the order of `rows`.
             batch_sampler=lambda dataset, **kwargs: DefaultBatchSampler(SequentialSampler(dataset), **kwargs),
             dataloader_drop_last=True,
             seed=config.seed,
@@ -182,7 +188,7 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
         trainer = SentenceTransformerTrainer(
             model,
             arguments,
-            train_dataset=rows,
+            train_dataset=dataset,
             loss=MultipleNegativesRankingLoss(model, scale=1 / config.temperature),
         )
         began = time.perf_counter()

@@ -18,7 +18,6 @@ import contextlib
 import csv
 import importlib.util
 import json
-import random
 import re
 import shlex
 import sys
@@ -40,8 +39,6 @@ from simcse_tf import UserError, cli, train
 
 RECIPE = "--pooling avg --head none --mask-false-negatives --batch-size 64 --max-length 64"
 RECIPE += " --learning-rate 1e-4 --dropout 0"
-# Pairs of one module that stay together in training.
-RUN = 16
 FEWEST = 20
 GENERAL = {"STSB-test": "STS-B test, Spearman", "bundled": "bundled pairs, Spearman"}
 
@@ -54,7 +51,7 @@ def main(arguments: list[str]) -> None:
     if importlib.util.find_spec("faiss") is None:
         raise UserError("an index needs faiss: pip install 'simcse-tf[index]'")
     if not has_corpus(flags):
-        write_corpus(flags.packages, flags.to, flags.seed)
+        write_corpus(flags.packages, flags.to)
         (flags.to / "flags.json").write_text(json.dumps(made_with(flags), indent=2) + "\n", "utf-8")
     if not (flags.to / "models" / "docs_search" / "1").is_dir():
         # Standard output is for answers.
@@ -73,7 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", type=Path, default=Path("runs/docs_search"), help="where everything is kept")
     parser.add_argument("--preset", default="minilm", help="the encoder to begin with")
     parser.add_argument("--steps", type=int, default=120, help="of training; 120 take about 4 minutes on 2 cores")
-    parser.add_argument("--seed", type=int, default=42, help="decides the order of the training pairs")
+    parser.add_argument("--seed", type=int, default=42, help="of training")
     parser.add_argument("--sts-dir", type=Path, help="SentEval's data: score STS-B, not the bundled pairs")
     parser.add_argument("--top-k", type=int, default=5, help="answers to a question")
     return parser.parse_args(arguments)
@@ -115,7 +112,7 @@ class Entry(NamedTuple):
     paragraph: str
 
 
-def write_corpus(packages: Sequence[Path], to: Path, seed: int) -> None:
+def write_corpus(packages: Sequence[Path], to: Path) -> None:
     """Writes train.csv, development.csv, test.csv, and documents.txt for the index."""
     files = [(folder, path) for folder in packages for path in sorted(folder.rglob("*.py"))]
     entries = unambiguous(
@@ -124,7 +121,6 @@ def write_corpus(packages: Sequence[Path], to: Path, seed: int) -> None:
     parts: dict[str, list[Entry]] = {"train": [], "development": [], "test": []}
     for entry in entries:
         parts[part_of(entry.file)].append(entry)
-    parts["train"] = in_runs(parts["train"], seed)
     sizes = {name: len(part) for name, part in parts.items()}
     if min(sizes.values()) < FEWEST:
         raise UserError(f"too few pairs: {sizes}; at least {FEWEST} are needed of each. Give more with --packages.")
@@ -233,24 +229,13 @@ def part_of(file: str) -> str:
     return "test" if place < 3 else "development" if place < 5 else "train"
 
 
-def in_runs(entries: list[Entry], seed: int) -> list[Entry]:
-    """Shuffles runs of neighbours instead of single pairs.
-
-    In a batch are then many pairs of each of a few modules. They are alike: the negatives that a search has to tell
-    apart.
-    """
-    runs = [entries[start : start + RUN] for start in range(0, len(entries), RUN)]
-    random.Random(seed).shuffle(runs)
-    return [entry for run in runs for entry in run]
-
-
 # ---- Training, and what it gave ----
 
 
 def training_flags(to: Path, preset: str, steps: int, seed: int) -> list[str]:
-    """The flags of `python -m simcse_tf.train`. The rows are in order already: a shuffle buffer of 1 keeps it."""
+    """The flags of `python -m simcse_tf.train`."""
     flags = f"sup-bert-base {RECIPE} --max-steps {steps} --eval-every {max(steps // 2, 1)} --seed {seed}".split()
-    flags += ["--preset", preset, "--data", f"{to}/train.csv", "--shuffle-buffer", "1"]
+    flags += ["--preset", preset, "--data", f"{to}/train.csv"]
     flags += ["--dev", f"{to}/development.csv"]
     flags += ["--output-dir", f"{to}/run", "--export-to", f"{to}/models/docs_search", "--resume"]
     console.print(f"python -m simcse_tf.train {shlex.join(flags)}", markup=False)

@@ -142,7 +142,7 @@ def packages(tmp_path):
 
 
 def test_docs_search_splits_by_file_without_a_text_on_both_sides(docs_search, packages, tmp_path):
-    docs_search.write_corpus([packages], tmp_path, seed=1)
+    docs_search.write_corpus([packages], tmp_path)
     parts = {}
     for name in ("train", "development", "test"):
         with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
@@ -154,11 +154,6 @@ def test_docs_search_splits_by_file_without_a_text_on_both_sides(docs_search, pa
     assert documents[0] == (
         "made_up.module_0.plays_0: A man plays near the boat. The old boat is in the house of a man and plays on it."
     )
-    train = (tmp_path / "train.csv").read_bytes()
-    docs_search.write_corpus([packages], tmp_path, seed=1)
-    assert (tmp_path / "train.csv").read_bytes() == train
-    docs_search.write_corpus([packages], tmp_path, seed=2)
-    assert (tmp_path / "train.csv").read_bytes() != train
 
 
 def test_docs_search_trains_and_answers_and_then_only_answers(run, packages, tmp_path, capsys):
