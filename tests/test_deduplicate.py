@@ -16,6 +16,8 @@ from tests.test_mine import Killed, hidden
 class Stub:
     """A model that counts letters; is killed at its `dies_at`-th call."""
 
+    prompt_names = ()
+
     def __init__(self, dies_at=0):
         self.left, self.encoded = dies_at, 0
 

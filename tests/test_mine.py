@@ -24,6 +24,8 @@ class Killed(BaseException):
 class Stub:
     """A model whose vectors depend on the text alone, case and spacing aside; is killed at its `dies_at`-th call."""
 
+    prompt_names = ()
+
     def __init__(self, seed=0, dies_at=0):
         self.seed, self.left, self.encoded = seed, dies_at, 0
 
