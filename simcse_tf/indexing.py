@@ -55,10 +55,11 @@ class Indexer:
         Raises:
             UserError: The directory has vectors of other texts or by another model, or cannot be written.
         """
-        encode = self._model.encode
+        encode, fingerprint = self._model.encode, self._fingerprint
         if side in self._model.prompt_names:
             encode = functools.partial(encode, prompt_name=side)
-        about = vectors.About(count, sha256, count).of_model(self._name, encode(probes.PROBES))
+            fingerprint = encode(probes.PROBES)
+        about = vectors.About(count, sha256, count).of_model(self._name, fingerprint)
         with cli.Counted(self._console, f"encoding {directory.name}", "texts", count) as shown:
             if (directory / vectors.ABOUT).is_file():
                 vectors.check_texts(directory, vectors.read_about(directory), about, source)

@@ -102,6 +102,28 @@ def test_the_negatives_are_those_that_a_loop_over_everything_finds(run):
     assert hidden() == []
 
 
+def test_a_model_with_prompts_has_them_put_before_anchors_and_candidates(run):
+    asked = {}
+
+    class Prompted(Stub):
+        prompt_names = ("query", "passage")
+
+        def encode(self, texts, *, batch_size=64, prompt_name=None):
+            asked.setdefault(prompt_name, set()).update(texts)
+            return super().encode(texts, batch_size=batch_size)
+
+    run(model=Prompted())
+    assert asked["query"] >= {anchor for anchor, _ in PAIRS}
+    assert asked["passage"] >= {positive for _, positive in PAIRS}
+    assert not asked.get(None, set()) & {text for pair in PAIRS for text in pair}
+
+
+def test_graded_pairs_are_refused(run):
+    write("graded.csv", [("a", "b", 1), ("c", "d", 2)], ("sentence1", "sentence2", "score"))
+    with pytest.raises(UserError, match="graded.csv: graded pairs, of which not all are positives"):
+        mine.main(["graded.csv", "--model", "minilm", "--to", "out.csv"])
+
+
 def test_several_negatives_from_some_ranks_and_a_corpus(run):
     corpus = [f"t{i} other {j}" for i in range(20) for j in range(5)]
     Path("more.txt").write_text("\n".join([*corpus, "T3  POSITIVE 3"]) + "\n", "utf-8")
