@@ -70,8 +70,8 @@ def test_rows_with_several_hard_negatives_are_held_out_whole(tmp_path):
     assert texts(held.rows).isdisjoint(texts(held.training.rows()))
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
-    run.write_held_out(held.rows)
-    kept = [json.loads(line) for line in run.held_out.read_text("utf-8").splitlines()]
+    run.write_held_out(held)
+    kept = [json.loads(line) for line in (run.path / runs.HELD_OUT).read_text("utf-8").splitlines()]
     assert [tuple(row.values()) for row in kept] == held.rows
     assert list(kept[0]) == ["anchor", "positive", "negative_1", "negative_2"]
     assert runs.read_held_out(run.path) == [row[:2] for row in held.rows]
