@@ -39,8 +39,13 @@ def check_prompts(prompts: Mapping[str, str], tokenizer: Any, *, max_length: int
     """
     if not prompts:
         return
-    run = tf.function(lambda text: tokenize(tokenizer, text, max_length=max_length)["padding_mask"], autograph=False)
-    lengths = tf.reduce_sum(run(tf.constant(list(prompts.values()))), axis=1).numpy()
+
+    # In tf.data: TensorFlow warns of a program that makes one tf.function after the other.
+    @tf.autograph.experimental.do_not_convert
+    def count(text: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tokenize(tokenizer, text, max_length=max_length)["padding_mask"], axis=1)
+
+    lengths = next(iter(tf.data.Dataset.from_tensors(tf.constant(list(prompts.values()))).map(count))).numpy()
     for (name, prompt), length in zip(prompts.items(), lengths, strict=True):
         if length >= max_length:
             raise UserError(
