@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simcse_tf.errors import UserError
+from simcse_tf.files import write_whole
 
 T = TypeVar("T")
 
@@ -212,3 +213,11 @@ def print_result(result: dict[str, Any]) -> None:
     """Prints a result as JSON, for programs: on a terminal somebody reads the table that was printed before it."""
     if not sys.stdout.isatty():
         print(json.dumps(result, indent=2))
+
+
+def hand_over(result: dict[str, Any], file: Path | None) -> None:
+    """Writes a result as JSON, with its texts as they are read, into a file; without one, prints it as above."""
+    if file is None:
+        print_result(result)
+    else:
+        write_whole(file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ from simcse_tf.data.mining import distinct
 from simcse_tf.data.rows import Row, checked, lines, suffix
 from simcse_tf.data.strings import folded
 from simcse_tf.errors import UserError
-from simcse_tf.files import Output, check_writable, write_whole
+from simcse_tf.files import Output, check_writable
 from simcse_tf.indexing import Indexer
 from simcse_tf.serving.index import first_of_each
 
@@ -282,10 +281,7 @@ def _report(config: DeduplicateConfig, found: Repetitions, examples: dict[int, s
         "kept": kept,
         "sample": pairs,
     }
-    if config.json is None:
-        cli.print_result(result)
-    else:
-        write_whole(config.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    cli.hand_over(result, config.json)
 
 
 if __name__ == "__main__":

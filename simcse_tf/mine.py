@@ -22,6 +22,7 @@ from rich.table import Table
 from simcse_tf import cli, loading
 from simcse_tf.checks import check_range, require
 from simcse_tf.data import mining, sources, tables
+from simcse_tf.data.columns import names_of_views
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
 from simcse_tf.files import Output, check_writable, read_json_object, write_whole
@@ -115,8 +116,7 @@ class MineConfig:
     @property
     def names(self) -> list[str]:
         """The columns of the output."""
-        many = [f"negative_{i}" for i in range(1, self.negatives + 1)]
-        return ["anchor", "positive", *(many if self.negatives > 1 else ["negative"])]
+        return names_of_views(2 + self.negatives)
 
 
 @dataclass
@@ -443,10 +443,7 @@ def _report(found: Found, texts: mining.Texts, config: MineConfig, space: Space,
         "mean_score": {"positive": positive, "negative": negative},
         "sample": [row for _, row in found.sample],
     }
-    if config.json is None:
-        cli.print_result(result)
-    else:
-        write_whole(config.json, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    cli.hand_over(result, config.json)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ from simcse_tf.files import read_json, read_json_object
 # Rows that are held out of training: those that judge the encoder, and those that its report judges it by.
 HELD_OUT, HELD_OUT_TEST = "held_out.jsonl", "held_out_test.jsonl"
 COMMANDS = "commands.jsonl"
-# The keys of such a row.
-VIEWS = ("anchor", "positive", "negative")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def read_held_out(path: Path, name: str = HELD_OUT) -> list[tuple[str, ...]]:
     # Not splitlines, which would also cut texts.
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
         try:
-            rows.append(tuple(json.loads(line)[name] for name in VIEWS[:2]))
+            rows.append(tuple(json.loads(line)[name] for name in ("anchor", "positive")))
         except (ValueError, KeyError, TypeError) as e:
             raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
     return rows

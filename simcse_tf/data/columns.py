@@ -102,6 +102,12 @@ def known_texts(names: Sequence[str]) -> Row:
     return ()
 
 
+def names_of_views(views: int) -> list[str]:
+    """The names under which a file with so many texts in a row, at least 2, is written and read again."""
+    negatives = [f"negative_{i}" for i in range(1, views - 1)]
+    return ["anchor", "positive", *(negatives if len(negatives) != 1 else ["negative"])]
+
+
 def check_columns(where: str, names: Sequence[str], chosen: Sequence[str], expected: str) -> None:
     """Checks that columns can be read by their names.
 

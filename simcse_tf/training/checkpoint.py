@@ -33,6 +33,7 @@ import numpy as np
 
 from simcse_tf import runs
 from simcse_tf.config import TrainConfig
+from simcse_tf.data.columns import names_of_views
 from simcse_tf.data.held_out import HeldOut
 from simcse_tf.errors import UserError
 from simcse_tf.files import point_to, read_json, whole_directory, write_whole
@@ -156,11 +157,9 @@ class RunDirectory:
 
     def write_held_out(self, held: HeldOut) -> None:
         """Keeps the rows that are held out of training."""
-        names: list[str] = list(runs.VIEWS)
-        if len(held.rows[0]) > 3:
-            names[2:] = [f"negative_{i}" for i in range(1, len(held.rows[0]) - 1)]
+        names = names_of_views(len(held.rows[0]))
         for file, rows in ((runs.HELD_OUT, held.rows), (runs.HELD_OUT_TEST, held.test)):
-            lines = (json.dumps(dict(zip(names, row, strict=False)), ensure_ascii=False) for row in rows)
+            lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows)
             if rows:
                 write_whole(self.path / file, "".join(f"{line}\n" for line in lines))
 
