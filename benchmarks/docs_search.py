@@ -137,15 +137,10 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
     """sentence-transformers' trainer with MultipleNegativesRankingLoss and the same settings."""
     import torch
     from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.base.sampler import DefaultBatchSampler
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from torch.utils.data import SequentialSampler
 
+    from benchmarks.contenders.sbert import training_arguments
     from simcse_tf.data.pipeline import shuffled
 
     torch.set_num_threads(_THREADS)
@@ -165,25 +160,14 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
         {name: list(texts) for name, texts in zip(("anchor", "positive"), columns, strict=True)}
     )
     with tempfile.TemporaryDirectory() as directory:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=directory,
-            per_device_train_batch_size=config.batch_size,
+        arguments = training_arguments(
+            directory,
+            batch_size=config.batch_size,
             max_steps=config.max_steps,
             learning_rate=config.learning_rate,
-            lr_scheduler_type="linear",
             weight_decay=config.weight_decay,
             max_grad_norm=config.clip_norm,
-            optim="adamw_torch_fused",
-            # In the order of `rows`.
-            batch_sampler=lambda dataset, **kwargs: DefaultBatchSampler(SequentialSampler(dataset), **kwargs),
-            dataloader_drop_last=True,
             seed=config.seed,
-            use_cpu=True,
-            save_strategy="no",
-            eval_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
         )
         trainer = SentenceTransformerTrainer(
             model,

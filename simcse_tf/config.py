@@ -176,7 +176,8 @@ class TrainConfig:
     # triplets or documents; if they are in files the default, with 'bundled'), .csv/.tsv/.jsonl files, directories in
     # BEIR's layout.
     # Two texts and a score are graded pairs, two and a label (0 or 1) labelled pairs, three triplets, two retrieval;
-    # graded:FILE, labelled:FILE, triplets:FILE or retrieval:FILE says it where the columns do not.
+    # graded:FILE, labelled:FILE, triplets:FILE or retrieval:FILE says it where the columns do not. PAIRS+DOCUMENTS: a
+    # second file has more documents to find among.
     dev: tuple[str, ...] = ("bundled",)
     # The name of the development set by which the best checkpoint is selected: the name of its file without the suffix,
     # 'bundled', 'held-out', or 'STSB-dev' for STS-B. Default: the first.

@@ -6,7 +6,6 @@ Prints a table; where stdout is not a terminal, or into a file, the same as JSON
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.evaluation.development import digits
 from simcse_tf.evaluation.fetch import fetch
-from simcse_tf.files import write_whole
 
 _DESCRIPTION = (
     "Score a sentence encoder on graded pairs, STS and transfer tasks. Prints a table on a terminal, JSON where the "
@@ -38,7 +36,8 @@ class EvaluateConfig:
     pooling: Pooling | None = None
     # Sets of your own: .csv/.tsv/.jsonl files, or directories in BEIR's layout. Two texts and a score are graded pairs,
     # two and a label (0 or 1) labelled pairs, three triplets, two retrieval; graded:FILE, labelled:FILE, triplets:FILE
-    # or retrieval:FILE says it where the columns do not.
+    # or retrieval:FILE says it where the columns do not. PAIRS+DOCUMENTS: a second file has more documents to find
+    # among.
     on: tuple[str, ...] = ()
     # Names of the text columns of these files, where they are not the usual ones;
     # at least one file must have them.
@@ -100,10 +99,7 @@ def main(arguments: list[str]) -> None:
     for shown in tables(judgement):
         console.print(shown)
     result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}
-    if config.output is None:
-        cli.print_result(result)
-    else:
-        write_whole(config.output, json.dumps(result, indent=2) + "\n")
+    cli.hand_over(result, config.output)
 
 
 def tables(judgement: suite.Judgement) -> Iterator[Table]:

@@ -113,7 +113,7 @@ class Run:
 
 
 def read_held_out(path: Path, name: str = HELD_OUT) -> list[tuple[str, ...]]:
-    """Anchor and positive of each row of its data that a run is not trained on; none if it holds out nothing.
+    """The texts of each row of its data that a run is not trained on; none if it holds out nothing.
 
     Args:
         path: The run.
@@ -129,9 +129,10 @@ def read_held_out(path: Path, name: str = HELD_OUT) -> list[tuple[str, ...]]:
     # Not splitlines, which would also cut texts.
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
         try:
-            rows.append(tuple(json.loads(line)[name] for name in ("anchor", "positive")))
-        except (ValueError, KeyError, TypeError) as e:
+            anchor, positive, *negatives = json.loads(line).values()
+        except (ValueError, AttributeError) as e:
             raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
+        rows.append((anchor, positive, *negatives))
     return rows
 
 

@@ -21,10 +21,8 @@ from benchmarks.workers import StepTurns, Turns
 def train(turns: Turns, settings: dict[str, Any]) -> None:
     """The same model (SimCSE's MLP is a Dense module), loss, data and optimizer in the library's own trainer."""
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sampler import DefaultBatchSampler
+    from sentence_transformers import SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from torch.utils.data import SequentialSampler
     from transformers import TrainerCallback
 
     torch.set_num_threads(settings["threads"])
@@ -46,27 +44,44 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
             steps.after_step(losses.pop().item())
 
     with tempfile.TemporaryDirectory(prefix="simcse_tf_bench_") as directory:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=directory,
-            per_device_train_batch_size=settings["batch_size"],
+        arguments = training_arguments(
+            directory,
+            batch_size=settings["batch_size"],
             max_steps=common.TOTAL_STEPS,
             learning_rate=common.LEARNING_RATE,
-            lr_scheduler_type="linear",
-            weight_decay=0.0,
             max_grad_norm=common.CLIP_NORM,
-            optim="adamw_torch_fused",
-            # In the file's order, as the others read it.
-            batch_sampler=lambda dataset, **kwargs: DefaultBatchSampler(SequentialSampler(dataset), **kwargs),
-            dataloader_drop_last=True,
-            use_cpu=True,
-            save_strategy="no",
-            eval_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
         )
         dataset = Dataset.from_dict(dict(zip(names, columns, strict=True)))
         SentenceTransformerTrainer(model, arguments, train_dataset=dataset, loss=loss, callbacks=[Rounds()]).train()
+
+
+def training_arguments(directory: str, *, batch_size: int, **settings: Any) -> Any:
+    """What the library's trainer is told: the fastest it has, rows in the order of the data, nothing beside training.
+
+    Args:
+        directory: Where it may write.
+        batch_size: Rows of a step.
+        **settings: `max_steps`, `learning_rate` (which falls linearly to 0) and the like.
+    """
+    from sentence_transformers import SentenceTransformerTrainingArguments
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+    from torch.utils.data import SequentialSampler
+
+    return SentenceTransformerTrainingArguments(
+        output_dir=directory,
+        per_device_train_batch_size=batch_size,
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        batch_sampler=lambda dataset, **kwargs: DefaultBatchSampler(SequentialSampler(dataset), **kwargs),
+        dataloader_drop_last=True,
+        use_cpu=True,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **settings,
+    )
 
 
 def _simcse(settings: dict[str, Any]) -> SentenceTransformer:

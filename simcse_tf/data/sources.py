@@ -49,6 +49,7 @@ class Source:
         target: What the number behind the texts of a row is, if there is one: the `label` of their class, or the
             `score` of a pair.
         note: What people should know of it before it is read.
+        crops: Rows are pairs of crops of documents.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source:
     draw: Callable[[Iterator[Row], int, int], Iterator[Row]] | None = None
     target: Target | None = None
     note: str = ""
+    crops: bool = False
 
     def rows(self, on_bad: Callable[[str], None] | None = None, *, seed: int = 0, epoch: int = 0) -> Iterator[Row]:
         """Streams the rows of an epoch; every string is valid Unicode, stripped and not empty.
@@ -198,7 +200,7 @@ def open_source(
     if os.path.isdir(spec.removeprefix(documents.PREFIX)):
         choose(spec, None, columns)
         read = partial(documents.folder_rows, path, crops)
-        return Source(spec, 2, read, draw=crops.draw, note=documents.survey(path))
+        return Source(spec, 2, read, draw=crops.draw, note=documents.survey(path), crops=True)
     if spec.startswith(documents.PREFIX):
         return _open_documents(spec, path, columns, crops)
     if path.name == spec and not path.suffix and not os.path.exists(spec):
@@ -259,4 +261,4 @@ def _open_documents(spec: str, path: Path, columns: tuple[str, ...], crops: docu
     def read(reject: Reject) -> Rows:
         return documents.stored(kind.rows(path, texts, reject, crops.check))
 
-    return Source(spec, 2, read, texts, draw=crops.draw)
+    return Source(spec, 2, read, texts, draw=crops.draw, crops=True)

@@ -6,6 +6,7 @@
 | two texts and `label` (0 or 1) | labelled |
 | three texts | triplets |
 | two texts | retrieval: each left side a query, its right side the document to find, all right sides the corpus |
+| PAIRS`+`DOCUMENTS | the same, with more documents from a second file |
 | a directory with `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv` (BEIR's layout) | retrieval |
 """
 
@@ -17,12 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simcse_tf.data import sources, tfds
-from simcse_tf.data.columns import GRADES, LABELS, SEVERAL, SINGLE, check_columns, known_texts
+from simcse_tf.data.columns import GRADES, LABELS, SEVERAL, SINGLE, check_columns, choose, known_texts
 from simcse_tf.data.rows import MISSING, BadTextError, Check, Row, checked, first_place, identifier, number, suffix
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import pairs, sts
@@ -53,7 +54,8 @@ def find(
 
     Args:
         specs: Each `bundled`, `tfds:glue/stsb`, or a file or directory as `open_development_set` takes it, also with
-            its kind in front: `graded:FILE`; or a set that is read already, graded pairs among them.
+            its kind in front: `graded:FILE`, or its corpus behind: `PAIRS+DOCUMENTS`; or a set that is read already,
+            graded pairs among them.
         sts_dir: SentEval's data directory. Its STS-B takes the place of the two names, or comes beside files.
         tfds_dir: Where TensorFlow Datasets keeps its data.
         columns: As `open_development_set`, of the files that have them all. A run's are those of its training data;
@@ -69,7 +71,7 @@ def find(
     found: list[DevelopmentSet] = []
     named: list[str] = []
     of_run = setting == "dev"
-    paths = [_split(str(given))[1] for given in specs if columns and isinstance(given, str | Path)]
+    paths = [_split(str(given)).path for given in specs if columns and isinstance(given, str | Path)]
     ignoring = of_run or any(_has(path, columns) for path in paths)
     for given in specs:
         if isinstance(given, DevelopmentSet | pairs.Pairs):
@@ -96,14 +98,14 @@ def find(
             load = _from_tfds(tfds_dir)
             found.append(Graded("STSB-dev", f"{TFDS}, validation", load, needs_tensorflow=True))
         else:
-            kind, path = _split(spec)
+            kind, path, corpus = _split(spec)
             known = (*_GENERAL, HELD_OUT) if of_run else _GENERAL
             if not os.path.exists(path) and Path(path).name == path and not Path(path).suffix:
                 raise UserError(
                     f"`{setting}` {spec}: neither a file nor a known name. {did_you_mean(spec, known)} "
                     f"Or the path of a .csv, .tsv or .jsonl file, or of a directory with {_BEIR}."
                 )
-            found.append(_open(Path(path), kind, columns, ignoring=ignoring))
+            found.append(_open(Path(path), kind, columns, corpus, ignoring=ignoring))
     if sts_dir is not None and not set(named) & set(_GENERAL):
         found.append(Graded.of(sts.load("STSB-dev", sts_dir)))
     if not found:
@@ -124,10 +126,23 @@ def find(
     return (judge, *names.values())
 
 
-def _split(spec: str) -> tuple[str | None, str]:
-    """The kind in front of a path, if there is one, and the path."""
-    kind, _, path = spec.partition(":")
-    return (kind, path) if kind in _READERS else (None, spec)
+class _Spec(NamedTuple):
+    """A development set as it is named: the kind in front of a path, the path, and the corpus behind it."""
+
+    kind: str | None
+    path: str
+    corpus: Path | None
+
+
+def _split(spec: str) -> _Spec:
+    before, _, behind = spec.partition(":")
+    kind, path = (before, behind) if before in _READERS else (None, spec)
+    # A plus may also be a part of a name.
+    plus = [] if os.path.exists(path) else [i for i, character in enumerate(path) if character == "+"]
+    if not plus:
+        return _Spec(kind, path, None)
+    at = next((i for i in plus if os.path.exists(path[:i])), plus[-1])
+    return _Spec(kind, path[:at], Path(path[at + 1 :]))
 
 
 def _has(path: str, columns: tuple[str, ...]) -> bool:
@@ -136,7 +151,9 @@ def _has(path: str, columns: tuple[str, ...]) -> bool:
     return form is not None and form.columns is not None and set(columns) <= set(form.columns(Path(path)))
 
 
-def open_development_set(path: Path | str, *, kind: str | None = None, columns: tuple[str, ...] = ()) -> DevelopmentSet:
+def open_development_set(
+    path: Path | str, *, kind: str | None = None, columns: tuple[str, ...] = (), corpus: Path | str | None = None
+) -> DevelopmentSet:
     """Reads a development set from a file, or from a directory in BEIR's layout.
 
     What kind it is, its columns say: two texts and `score` or `grade` are graded pairs, two texts and `label` are pairs
@@ -148,6 +165,8 @@ def open_development_set(path: Path | str, *, kind: str | None = None, columns: 
         path: A .csv, .tsv or .jsonl file, also with .gz; the directory; or a file in its `qrels/`.
         kind: `graded`, `labelled`, `triplets` or `retrieval`, where the columns leave it open.
         columns: Names of the text columns of a file, where they are not the usual ones.
+        corpus: A file with more documents among which the queries of a file of pairs should find theirs: a .txt file
+            with one on each line, or a column `text` of the others.
 
     Returns:
         What `DevelopmentCallback` and `evaluate_encoder` take. Its `figures(encode)` are those of a function from a
@@ -157,10 +176,12 @@ def open_development_set(path: Path | str, *, kind: str | None = None, columns: 
         UserError: It cannot be read, has no such columns, its kind is not clear, a row is wrong, or a figure would be
             undefined, for example because every grade is the same; names file and line.
     """
-    return _open(Path(path), kind, columns, ignoring=False)
+    return _open(Path(path), kind, columns, None if corpus is None else Path(corpus), ignoring=False)
 
 
-def _open(path: Path, kind: str | None, columns: tuple[str, ...], *, ignoring: bool) -> DevelopmentSet:
+def _open(
+    path: Path, kind: str | None, columns: tuple[str, ...], corpus: Path | None, *, ignoring: bool
+) -> DevelopmentSet:
     """As `open_development_set`; `ignoring` columns that the file has not all of."""
     if kind is not None and kind not in _READERS:
         raise UserError(f"`kind` {kind}: unknown. {did_you_mean(kind, _READERS)}")
@@ -169,9 +190,18 @@ def _open(path: Path, kind: str | None, columns: tuple[str, ...], *, ignoring: b
     if judged or os.path.isdir(path):
         if kind not in (None, "retrieval"):
             raise UserError(f"{path}: a directory is retrieval, not {kind}.")
+        if corpus is not None:
+            raise UserError(f"{path}+{corpus}: a directory in BEIR's layout has its corpus in it. Omit +{corpus}.")
         return _read_beir(path.parent.parent, path) if judged else _read_beir(path, None)
     layout = _recognise(path, kind, columns, ignoring=ignoring)
-    return _READERS[layout.kind](layout)
+    if corpus is None:
+        return _READERS[layout.kind](layout)
+    if layout.kind != "retrieval":
+        raise UserError(
+            f"{path}+{corpus}: {layout.kind} sets have no corpus. Omit +{corpus}; or write retrieval: before the name, "
+            "if each left side should find its right side."
+        )
+    return _retrieval(layout, _documents(corpus))
 
 
 @dataclass(frozen=True)
@@ -306,10 +336,23 @@ def _triplets(layout: _Layout) -> DevelopmentSet:
     return Triplets(layout.name, str(layout.path), *_columns(layout.read()))
 
 
-def _retrieval(layout: _Layout) -> DevelopmentSet:
-    found = Retrieval.from_pairs(layout.name, str(layout.path), layout.read())
+def _retrieval(layout: _Layout, others: Sequence[str] = ()) -> DevelopmentSet:
+    found = Retrieval.from_pairs(layout.name, str(layout.path), layout.read(), others)
     _check_corpus(found, layout.first_line)
     return found
+
+
+def _documents(corpus: Path) -> list[str]:
+    """The texts of a file with one in each row."""
+    form = sources.file_format(corpus, otherwise="After the + comes a file of documents, one on each line or row.")
+    names = form.columns(corpus) if form.columns else None
+    columns = choose(str(corpus), names, (), takes_all=form.takes_all).texts
+    if len(columns) > 1:
+        raise UserError(
+            f"{corpus}:1: which of its columns ({', '.join(columns)}) is the document? Name it text, or give a .txt "
+            "file with one on each line."
+        )
+    return [text for (text,) in _read(corpus, columns, lambda cells, columns: checked(cells, columns))]
 
 
 _READERS: dict[str, Callable[[_Layout], DevelopmentSet]] = {

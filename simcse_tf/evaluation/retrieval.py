@@ -7,7 +7,8 @@ each grade divided by log2(rank + 1), over the highest that any order gives. Eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -63,15 +64,24 @@ class Retrieval(DevelopmentSet):
         self.itself = itself or {}
 
     @classmethod
-    def from_pairs(cls, name: str, source: str, pairs: Sequence[Sequence[str]]) -> Retrieval:
-        """Each left side is a query, its right side the document that it should find, all right sides the corpus.
+    def from_pairs(
+        cls, name: str, source: str, pairs: Sequence[Sequence[str]], others: Iterable[str] = ()
+    ) -> Retrieval:
+        """Each left side is a query, its right side the document that it should find, all other texts the corpus.
 
         A left side that occurs with several right sides is one query with several relevant documents; a right side that
         occurs several times is one document. A query that is also a document is no answer to itself, unless it stands
         on its own right.
+
+        Args:
+            name: As the attribute.
+            source: As the attribute.
+            pairs: Left and right side, and hard negatives if there are any, which are documents too.
+            others: More documents.
         """
         queries = {text: i for i, text in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
-        documents = {text: i for i, text in enumerate(dict.fromkeys(pair[1] for pair in pairs))}
+        texts = itertools.chain((pair[1] for pair in pairs), *(pair[2:] for pair in pairs), others)
+        documents = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         relevant: list[dict[int, float]] = [{} for _ in queries]
         for pair in pairs:
             relevant[queries[pair[0]]][documents[pair[1]]] = 1.0

@@ -34,6 +34,10 @@ OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
 }
 
 
+# Of English prose, about; for a warning.
+_TOKENS_OF_A_SENTENCE = 25
+
+
 class StoppedError(Exception):
     """SIGTERM ended the run early, its state is saved; or a worker is gone, and the last state that was saved is."""
 
@@ -157,6 +161,11 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     columns = f" (columns {', '.join(plan.source.columns)})" if plan.source.columns else ""
     if plan.source.note:
         console.print(f"{config.data}: {plan.source.note}", markup=False)
+    if plan.source.crops and config.max_length < _TOKENS_OF_A_SENTENCE * config.crop_sentences:
+        console.print(
+            f"warning: --max-length {config.max_length} cuts the end off many crops of --crop-sentences "
+            f"{config.crop_sentences}: a sentence has about {_TOKENS_OF_A_SENTENCE} tokens"
+        )
     if plan.held_out is not None:
         console.print(_about_held_out(plan.held_out, run))
     for each in about:

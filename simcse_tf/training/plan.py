@@ -200,7 +200,7 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
 
 def _check_crops(config: TrainConfig, source: sources.Source) -> None:
     for field in ("crop_sentences", "crop_overlap"):
-        if (source.draw is None or source.target) and getattr(config, field) != getattr(TrainConfig, field):
+        if not source.crops and getattr(config, field) != getattr(TrainConfig, field):
             raise UserError(
                 f"`{field}` {getattr(config, field)}: crops are taken of documents, which `data` {config.data} is not. "
                 f"Name a folder of .txt and .md files, or documents:FILE for a file with one on each line."
@@ -208,4 +208,6 @@ def _check_crops(config: TrainConfig, source: sources.Source) -> None:
 
 
 def _texts(source: sources.Source) -> str:
+    if source.crops:
+        return "documents"
     return f"{source.views} text column{'s' * (source.views > 1)}"

@@ -367,5 +367,6 @@ def test_a_run_on_a_folder_says_what_it_reads_and_holds_out(tiny_preset, tmp_pat
     assert (result["development_set"], result["steps"]) == ("held-out", 6)
     shown = " ".join(shown.split())
     assert "230 .txt and .md files; others are left out: 1 .pdf" in shown
+    assert "--max-length 16 cuts the end off many crops of --crop-sentences 2" in shown
     assert "23 of 230 rows are held out of training" in shown
     assert len(read_held_out(tmp_path / "run")) == 23

@@ -6,11 +6,12 @@ import json
 import pytest
 
 from simcse_tf import runs, train
+from simcse_tf.config import TrainConfig
 from simcse_tf.data.held_out import hold_out
 from simcse_tf.data.sources import open_source, scan
 from simcse_tf.errors import UserError
 from simcse_tf.training.checkpoint import RunDirectory
-from simcse_tf.training.plan import plan
+from simcse_tf.training.plan import find_development_sets, plan
 
 
 @pytest.fixture
@@ -74,7 +75,10 @@ def test_rows_with_several_hard_negatives_are_held_out_whole(tmp_path):
     kept = [json.loads(line) for line in (run.path / runs.HELD_OUT).read_text("utf-8").splitlines()]
     assert [tuple(row.values()) for row in kept] == held.rows
     assert list(kept[0]) == ["anchor", "positive", "negative_1", "negative_2"]
-    assert runs.read_held_out(run.path) == [row[:2] for row in held.rows]
+    assert runs.read_held_out(run.path) == held.rows
+    (judge,) = find_development_sets(TrainConfig(dev=("held-out",)), held.rows)
+    assert judge.documents[:40] == [row[1] for row in held.rows]
+    assert set(judge.documents[40:]) == {text for row in held.rows for text in row[2:]} - set(judge.documents[:40])
 
 
 def test_rows_are_connected_through_others(tmp_path):

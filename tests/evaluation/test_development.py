@@ -231,6 +231,34 @@ class TestKinds:
         mixed = write("c.jsonl", [{"anchor": "a", "positive": "b", "negative": "c", "score": 1, "label": "x"}])
         assert isinstance(open_development_set(mixed, kind="triplets"), Triplets)
 
+    def test_a_file_of_documents_may_stand_beside_a_file_of_pairs(self, write):
+        pairs, corpus = write("a+b.csv", "query,document\na,b\nc,d\n"), write("c.txt", "e\nb\n\nf\n")
+        (found,) = find([f"{pairs}+{corpus}"])
+        assert (found.name, found.queries, found.documents) == ("a+b", ["a", "c"], ["b", "d", "e", "f"])
+        assert found.relevant == [{0: 1.0}, {1: 1.0}]
+        assert find([str(pairs)])[0].documents == ["b", "d"]
+        table = write("c.csv", "id,text\n1,e\n2,f\n")
+        assert open_development_set(pairs, corpus=table).documents == ["b", "d", "e", "f"]
+
+    @pytest.mark.parametrize(
+        ("pairs", "corpus", "message"),
+        [
+            ("a.csv", "none.txt", r"none.txt: No such file.*After the \+"),
+            ("a.csv", "two.csv", r"two.csv:1: which of its columns \(query, document\) is the document"),
+            ("a.csv", "bad.csv", r"bad.csv:3: 'text' is empty"),
+            ("graded.csv", "good.txt", r"graded.csv\+.*good.txt: graded sets have no corpus. Omit \+"),
+            (".", "good.txt", r"has its corpus in it. Omit \+"),
+        ],
+    )
+    def test_a_corpus_that_cannot_be_used_is_named(self, write, tmp_path, pairs, corpus, message):
+        write("a.csv", "query,document\na,b\nc,d\n")
+        write("graded.csv", "sentence1,sentence2,score\na,b,1\nc,d,2\n")
+        write("two.csv", "query,document\na,b\n")
+        write("bad.csv", "text\na\n  \n")
+        write("good.txt", "e\nf\n")
+        with pytest.raises(UserError, match=message):
+            find([f"{tmp_path / pairs}+{tmp_path / corpus}"])
+
     def test_unusual_columns_are_named(self, write):
         path = write("a.jsonl", [{"summary": "a", "body": "b"}, {"summary": "c", "body": "d"}])
         assert open_development_set(path, columns=("summary", "body")).queries == ["a", "c"]
