@@ -4,6 +4,9 @@ Both train the same encoder on the same pairs in the same order, with the same l
 dropout, and the same function judges both, on the example's test pairs and on STS-B. Needs the environment that `make
 bench` makes. Every row is a process of its own, in turns, and is kept in --build: a benchmark that was interrupted
 continues with the rows that are missing. About 40 minutes on 2 quiet cores.
+
+`--ways` names other ways to train on the same files: `mined` adds a hard negative to each pair (simcse_tf.mine);
+`crops` takes two crops of each whole docstring, without its summary, for a pair, and `dropout` each such crop twice.
 """
 
 # sentence-transformers is installed in the benchmark's environment alone.
@@ -16,6 +19,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -28,8 +32,9 @@ from typing import Any
 
 from benchmarks.measurements import OURS
 from benchmarks.workers import ROOT, environment
-from simcse_tf import open_source, runs, train
+from simcse_tf import mine, open_source, runs, train
 from simcse_tf.config import TrainConfig
+from simcse_tf.data.documents import sentences
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
 
@@ -48,6 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--ways", nargs="+", choices=_WAYS, default=[OURS, _PEER])
     parser.add_argument("--packages", type=Path, nargs="+", default=[Path(sysconfig.get_path("purelib"))])
     parser.add_argument("--sts-dir", default=str(_STS) if _STS.is_dir() else None, help="SentEval's data")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "docs_search", help="corpora, runs and rows")
@@ -66,15 +72,16 @@ def main() -> None:
         if not (to / "documents.txt").is_file():
             example.write_corpus(given.packages, to)
         # In turns, and each is first in its turn: a machine may be slower later.
-        for who in (OURS, _PEER) if i % 2 == 0 else (_PEER, OURS):
+        for who in given.ways if i % 2 == 0 else reversed(given.ways):
             kept = to / f"{who}.json"
             if not kept.is_file():
                 task = {"who": who, "to": str(to), "steps": given.steps, "seed": seed, "sts_dir": given.sts_dir}
+                task["packages"] = [str(folder) for folder in given.packages]
                 write_whole(kept, _in_a_process(task))
             rows.append(json.loads(kept.read_text("utf-8")))
             print(json.dumps(rows[-1]), file=sys.stderr)
     print(_table(rows))
-    path = given.build / f"{given.steps}-steps.json"
+    path = given.build / f"{given.steps}-steps-{'-'.join(given.ways)}.json"
     write_whole(path, json.dumps({"cpus": _THREADS, "command": sys.argv, "rows": rows}, indent=1) + "\n")
     print(f"\n{path}")
 
@@ -95,12 +102,12 @@ def _in_a_process(task: dict[str, Any]) -> str:
     return done.stdout.splitlines()[-1] + "\n"
 
 
-def _row(who: str, to: str, steps: int, seed: int, sts_dir: str | None) -> dict[str, Any]:
+def _row(who: str, to: str, steps: int, seed: int, sts_dir: str | None, packages: list[str]) -> dict[str, Any]:
     """The scores of one run, and the seconds that its steps took, the first one included."""
     example = _example()
     config = train.parse(example.training_flags(Path(to), "minilm", steps, seed))
     config = dataclasses.replace(config, export_to=None, report=False, resume=False, overwrite=True)
-    seconds, encoder = (_ours if who == OURS else _peer)(config)
+    seconds, encoder = _WAYS[who](config, packages)
     return {
         "who": who,
         "seed": seed,
@@ -111,7 +118,7 @@ def _row(who: str, to: str, steps: int, seed: int, sts_dir: str | None) -> dict[
     }
 
 
-def _ours(config: TrainConfig) -> tuple[float, Any]:
+def _ours(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
     """As `python -m simcse_tf.train`; its evaluations, which the peer has not, are not counted."""
     from rich.console import Console
 
@@ -133,7 +140,61 @@ def _ours(config: TrainConfig) -> tuple[float, Any]:
     return took[0] - evaluations, SentenceEncoder.from_preset(str(config.output_dir))
 
 
-def _peer(config: TrainConfig) -> tuple[float, Any]:
+def _mined(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
+    """Ours, with the hard negatives that the encoder before training finds, as `mine` does by default."""
+    pairs = Path(config.data)
+    triplets = pairs.with_name("mined.csv")
+    if not triplets.is_file():
+        mine.main([str(pairs), "--model", config.preset, "--to", str(triplets)])
+    return _ours(_elsewhere(config, triplets), packages)
+
+
+def _crops(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
+    """Ours, on pairs of crops."""
+    return _ours(_elsewhere(config, f"documents:{_whole(config, packages)}"), packages)
+
+
+def _dropout(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
+    """Ours, on the same documents cut into texts as long as crops, each encoded twice under dropout."""
+    whole = _whole(config, packages)
+    texts = whole.with_name("crops.txt")
+    if not texts.is_file():
+        size, found = config.crop_sentences, []
+        for document in whole.read_text("utf-8").splitlines():
+            cut = sentences(document)
+            found += [" ".join(cut[i : i + size]) for i in range(0, len(cut) - size + 1, size)]
+        write_whole(texts, "\n".join(found) + "\n")
+    return _ours(dataclasses.replace(_elsewhere(config, texts), dropout=TrainConfig.dropout), packages)
+
+
+def _elsewhere(config: TrainConfig, data: Path | str) -> TrainConfig:
+    """The same with other data, in a directory of its own."""
+    assert config.output_dir is not None
+    name = Path(str(data)).stem
+    return dataclasses.replace(config, data=str(data), output_dir=config.output_dir.with_name(f"run-{name}"))
+
+
+def _whole(config: TrainConfig, packages: list[str]) -> Path:
+    """A file of the docstrings in the training part's files, without summaries, one a line, long enough for crops."""
+    path = Path(config.data).with_name("whole.txt")
+    if path.is_file():
+        return path
+    example, found = _example(), {}
+    for folder in map(Path, packages):
+        for file in sorted(folder.rglob("*.py")):
+            name = file.relative_to(folder).as_posix()
+            if example.part_of(name) != "train":
+                continue
+            for docstring in example.docstrings_of(folder, file):
+                blocks = [example.plain(block) for block in re.split(r"\n\s*\n", docstring[1])[1:]]
+                text = " ".join(block for block in blocks if example.is_english(block, least=4, most=150))
+                if len(sentences(text)) >= 2 * config.crop_sentences - config.crop_overlap:
+                    found[text] = None
+    write_whole(path, "\n".join(found) + "\n")
+    return path
+
+
+def _peer(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
     """sentence-transformers' trainer with MultipleNegativesRankingLoss and the same settings."""
     import torch
     from datasets import Dataset
@@ -182,13 +243,16 @@ def _peer(config: TrainConfig) -> tuple[float, Any]:
     return seconds, model
 
 
+_WAYS = {OURS: _ours, _PEER: _peer, "mined": _mined, "crops": _crops, "dropout": _dropout}
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
     """Markdown: mean and standard deviation over the seeds."""
     names = [name for name in _FIGURES if name in rows[0]["after"]]
     lines = [f"| | {' | '.join(_FIGURES[name] for name in names)} | seconds |", "|---|" + "---:|" * (len(names) + 1)]
     cells = [_over_seeds([row["before"][name] for row in rows]) for name in names]
     lines.append(f"| before | {' | '.join(cells)} | |")
-    for who in (OURS, _PEER):
+    for who in dict.fromkeys(row["who"] for row in rows):
         of_it = [row for row in rows if row["who"] == who]
         cells = [_over_seeds([row["after"][name] for row in of_it]) for name in names]
         lines.append(f"| {who} | {' | '.join(cells)} | {_over_seeds([row['seconds'] for row in of_it])} |")

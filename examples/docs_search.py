@@ -138,7 +138,14 @@ def write_corpus(packages: Sequence[Path], to: Path) -> None:
 
 
 def read(folder: Path, path: Path) -> Iterator[Entry]:
-    """The entries of a file's public classes and functions, in order; none of tests and of what is not Python 3."""
+    """The entries of a file's public classes and functions, in order."""
+    for name, docstring in docstrings_of(folder, path):
+        if texts := summary_and_paragraph(docstring):
+            yield Entry(path.relative_to(folder).as_posix(), name, *texts)
+
+
+def docstrings_of(folder: Path, path: Path) -> Iterator[tuple[str, str]]:
+    """As `docstrings`, of a file; none of tests and of what is not Python 3."""
     file = path.relative_to(folder)
     if file.name.startswith("test_") or not {"test", "tests", "testing"}.isdisjoint(file.parts):
         return
@@ -149,9 +156,7 @@ def read(folder: Path, path: Path) -> Iterator[Entry]:
     except (SyntaxError, ValueError, RecursionError, OSError):
         return
     module = [part for part in file.with_suffix("").parts if part[0] != "_"]
-    for name, docstring in docstrings(tree, module):
-        if texts := summary_and_paragraph(docstring):
-            yield Entry(file.as_posix(), name, *texts)
+    yield from docstrings(tree, module)
 
 
 def docstrings(node: ast.AST, name: list[str]) -> Iterator[tuple[str, str]]:
