@@ -10,6 +10,7 @@ import ctypes
 import functools
 import gc
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,12 +27,23 @@ for line in sys.stdin.buffer:
 """
 
 
-@functools.cache
-def import_tensorflow() -> None:
+def import_tensorflow(*, onednn: bool = True) -> None:
     """Imports TensorFlow. Whatever needs it goes through here first.
 
     `TF_CPP_MIN_LOG_LEVEL` is 2 (errors) unless it is set already; with 0 (everything) nothing is left out.
+
+    Args:
+        onednn: Use oneDNN on every x86 processor, unless `TF_ENABLE_ONEDNN_OPTS` says otherwise. TensorFlow leaves it
+            out where there is no AVX-512, and is faster so with a single text; but a training step takes two thirds of
+            the time with it there too (benchmarks/LOG.md). Without effect where TensorFlow is imported already.
     """
+    if onednn and platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    _import_quietly()
+
+
+@functools.cache
+def _import_quietly() -> None:
     everything = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0"
     with contextlib.nullcontext() if everything else _without_no_news(), _without_collector():
         import tensorflow as tf

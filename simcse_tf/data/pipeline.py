@@ -13,6 +13,8 @@ from simcse_tf.data.sources import Row, Source
 from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.data.tokenization import check_prompts, tokenize, with_prompt
 
+# Batches that are tokenised at once, and as many that wait: tokenising takes a hundredth of a step.
+_AT_ONCE = 2
 # The type of a row's target.
 _NUMBERS = {"label": "int64", "score": "float32"}
 
@@ -191,5 +193,10 @@ def tokenized(
         batch["text_ids"] = tf.strings.to_hash_bucket_fast(texts, 2**62)
         return batch if targets is None else batch | {"targets": targets}
 
-    calls = tf.data.AUTOTUNE if parallel else None
-    return texts.map(tokens, num_parallel_calls=calls, deterministic=parallel or None).prefetch(tf.data.AUTOTUNE)
+    calls = _AT_ONCE if parallel else None
+    batches = texts.map(tokens, num_parallel_calls=calls, deterministic=parallel or None).prefetch(_AT_ONCE)
+    # The thread that would tune these numbers sleeps, before each look at them, as long as the data set has lived, up
+    # to a minute, and what destroys the iterator waits for it to wake: a run stood still after its last step.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)

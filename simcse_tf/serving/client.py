@@ -261,7 +261,7 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
     from simcse_tf import quiet
     from simcse_tf.serving.disk import DiskBackend
 
-    quiet.import_tensorflow()
+    quiet.import_tensorflow(onednn=False)
     return DiskBackend(Path(model))
 
 

@@ -125,7 +125,10 @@ class TestFeed:
 
 def test_batches_of_token_ids(triplets_file):
     feed = Feed(sources.open_source(str(triplets_file)), batch_size=4, seed=0)
-    batch = next(iter(token_batches(feed, tiny_tokenizer(), max_length=10)))
+    batches = token_batches(feed, tiny_tokenizer(), max_length=10)
+    # Who ends with them would wait for the thread that tunes: half a minute after a run of 40 steps.
+    assert batches.options().autotune.enabled is False
+    batch = next(iter(batches))
     texts = next(iter(Feed(sources.open_source(str(triplets_file)), batch_size=4, seed=0)))
     assert batch["token_ids"].shape == batch["padding_mask"].shape == (4, 3, 10)
     cls, sep = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]")
