@@ -52,7 +52,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--ways", nargs="+", choices=_WAYS, default=[OURS, _PEER])
     parser.add_argument("--packages", type=Path, nargs="+", default=[Path(sysconfig.get_path("purelib"))])
     parser.add_argument("--sts-dir", default=str(_STS) if _STS.is_dir() else None, help="SentEval's data")

@@ -69,7 +69,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--packages", type=Path, nargs="+", default=(installed,), help="folders of Python packages")
     parser.add_argument("--to", type=Path, default=Path("runs/docs_search"), help="where everything is kept")
     parser.add_argument("--preset", default="minilm", help="the encoder to begin with")
-    parser.add_argument("--steps", type=int, default=120, help="of training; 120 take about 4 minutes on 2 cores")
+    parser.add_argument("--steps", type=int, default=80, help="of training; 80 take about 4 minutes on 2 cores")
     parser.add_argument("--seed", type=int, default=42, help="of training")
     parser.add_argument("--sts-dir", type=Path, help="SentEval's data: score STS-B, not the bundled pairs")
     parser.add_argument("--top-k", type=int, default=5, help="answers to a question")
