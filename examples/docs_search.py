@@ -28,14 +28,14 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
 import simcse_tf
-from simcse_tf import UserError, cli, train
+from simcse_tf import UserError, cli, evaluate, train
 
 RECIPE = "--pooling avg --head none --mask-false-negatives --batch-size 64 --max-length 64"
 RECIPE += " --learning-rate 1e-4 --dropout 0"
@@ -53,11 +53,11 @@ def main(arguments: list[str]) -> None:
     if not has_corpus(flags):
         write_corpus(flags.packages, flags.to)
         (flags.to / "flags.json").write_text(json.dumps(made_with(flags), indent=2) + "\n", "utf-8")
-    if not (flags.to / "models" / "docs_search" / "1").is_dir():
-        # Standard output is for answers.
-        with contextlib.redirect_stdout(sys.stderr):
+    # Standard output is for answers.
+    with contextlib.redirect_stdout(sys.stderr):
+        if not (flags.to / "models" / "docs_search" / "1").is_dir():
             train.main(training_flags(flags.to, flags.preset, flags.steps, flags.seed))
-    print_scores(flags.to, flags.preset, flags.sts_dir)
+        print_scores(flags.to, flags.sts_dir)
     answer(flags.to, flags.question, flags.top_k)
 
 
@@ -242,37 +242,25 @@ def training_flags(to: Path, preset: str, steps: int, seed: int) -> list[str]:
     flags = f"sup-bert-base {RECIPE} --max-steps {steps} --eval-every {max(steps // 2, 1)} --seed {seed}".split()
     flags += ["--preset", preset, "--data", f"{to}/train.csv"]
     flags += ["--dev", f"{to}/development.csv"]
-    flags += ["--output-dir", f"{to}/run", "--export-to", f"{to}/models/docs_search", "--resume"]
+    flags += ["--output-dir", f"{to}/run", "--export-to", f"{to}/models/docs_search", "--no-report", "--resume"]
     console.print(f"python -m simcse_tf.train {shlex.join(flags)}", markup=False)
     return flags
 
 
-def print_scores(to: Path, preset: str, sts_dir: Path | None) -> None:
-    """How the encoder did before training and after, on the test pairs and on general ones."""
-    file = to / ("scores-sts.json" if sts_dir else "scores.json")
-    if not file.is_file():
+def print_scores(to: Path, sts_dir: Path | None) -> None:
+    """How the encoder did before training and after, on the test pairs and on general ones; writes the run's report."""
+    report = to / "run" / "report.json"
+    general = ["--tasks", "STSB-test", "--sts-dir", str(sts_dir)] if sts_dir else ["--tasks", "bundled"]
+    if not report.is_file() or general[1] not in json.loads(report.read_text("utf-8"))["before"]["scores"]:
         console.print("scoring the encoder before and after training ...")
-        encoders = starting_encoder(preset), simcse_tf.load(to / "run")
-        scores = [scores_of(encoder, to, sts_dir) for encoder in encoders]
-        file.write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-    before, after = json.loads(file.read_text("utf-8"))
+        evaluate.main([str(to / "run"), "--report", "--on", str(to / "test.csv"), *general])
+    found = json.loads(report.read_text("utf-8"))
+    before, after = (found[when]["on"]["test"]["figures"] | found[when]["scores"] for when in ("before", "after"))
     table = Table("x 100", "before", "after", title="Files that it was not trained on, and general pairs")
     for name in ("recall@1", "recall@10", "mrr@10", *(name for name in after if name in GENERAL)):
         table.add_row(GENERAL.get(name, name), f"{before[name]:.2f}", f"{after[name]:.2f}")
     console.print(table)
-
-
-def starting_encoder(preset: str) -> simcse_tf.SentenceEncoder:
-    """What training began with."""
-    return simcse_tf.SentenceEncoder.from_preset(preset, pooling="avg", head="none")
-
-
-def scores_of(encoder: Any, to: Path, sts_dir: Path | None) -> dict[str, float]:
-    """Figures by name."""
-    general = "STSB-test" if sts_dir else "bundled"
-    judgement = simcse_tf.evaluate_encoder(encoder, on=to / "test.csv", sts_dir=sts_dir, tasks=[general])
-    ((_, figures),) = judgement.on
-    return figures | judgement.scores
+    console.print(f"more of it: {report.with_suffix('.html')}", markup=False)
 
 
 # ---- Answers ----

@@ -1,7 +1,8 @@
 """Leaves out rows that repeat others: `python -m simcse_tf.deduplicate FILE --to FILE [--model MODEL]`.
 
 Rows whose texts differ in case and spacing alone are one, and with a model so are rows whose vectors are near. In
-order, a row is kept unless it repeats one that was kept before it; those that are kept stay as they are.
+order, a row is kept unless it repeats one that was kept before it; those that are kept keep
+their cells. Texts are compared, not what stands beside them: of equal texts with different labels the first is kept.
 """
 
 from __future__ import annotations
@@ -125,8 +126,8 @@ def main(arguments: list[str]) -> None:
         indexer = Indexer(model, str(config.model), batch_size=config.batch_size, console=console)
         found = _near(config, columns, texts, indexer, output.work / "rows", console)
     examples = _write(config, columns, found, output)
-    output.publish()
     _report(config, found, examples, console)
+    output.publish()
 
 
 def _check(config: DeduplicateConfig, output: Output) -> Row:
@@ -135,7 +136,9 @@ def _check(config: DeduplicateConfig, output: Output) -> Row:
     check_range("threshold", config.threshold, above=0, high=1, why="it is a cosine")
     if not config.file.is_file():
         raise UserError(f"{config.file}: no such file.")
-    columns = sources.open_source(str(config.file), columns=config.columns).columns
+    source = sources.open_source(str(config.file), columns=config.columns)
+    # A label or a score stands beside the texts.
+    columns = source.columns[:-1] if source.target else source.columns
     names = tables.header(config.file) if suffix(config.file) in _TABLES else []
     for name in names:
         if names.count(name) > 1:

@@ -65,6 +65,7 @@ class Indexer:
                 vectors.check_texts(directory, vectors.read_about(directory), about, source)
                 about = vectors.resume(directory, about)
             else:
+                vectors.check_free(directory)
                 vectors.begin(directory, about)
             about = vectors.fill(directory, about, texts, encode, batch_size=self._batch_size, progress=shown.update)
         return np.load(directory / about.shard(0)[0], mmap_mode="r")

@@ -2,7 +2,8 @@
 
 For each anchor, texts that the encoder takes for similar to it and that are not its positives. Vectors, index and the
 rows so far lie in a hidden directory beside the output, which takes its name when it is complete; a run that was killed
-continues with `--resume`. In memory are about 80 bytes per text, however long texts and vectors are.
+continues with `--resume`. In memory are about 80 bytes per text, however long texts and vectors are; and of the
+1,024 anchors that are searched for together some 50 bytes for each positive of the one that has the most.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
 from simcse_tf.files import Output, check_writable, read_json_object, write_whole
 from simcse_tf.indexing import Indexer
+from simcse_tf.serving import vectors
 from simcse_tf.serving.index import Index
 
 _DESCRIPTION = (
@@ -39,6 +41,8 @@ _TEXT = ("text", "sentence")
 # Rows whose anchors are searched for together. What they give is written at once: a kill loses no more.
 _BLOCK = 1024
 _FOUND = "found.json"
+# Directories of vectors.
+_CANDIDATES, _ANCHORS = "candidates", "anchors"
 _SAMPLE = 5
 # How the table calls `mining.REASONS`.
 _LABELS = {
@@ -173,8 +177,9 @@ def main(arguments: list[str]) -> None:
             f"no row has {config.negatives} negatives left; nearest texts left out: {_reasons(found)}. Raise "
             "`range_to`, or loosen `relative_margin`, `margin` or `max_score`; with `resume` the vectors are kept."
         )
-    output.publish()
+    # Published last: what is killed before can be had again, and this is what its figures are made from.
     _report(found, texts, config, space, console)
+    output.publish()
 
 
 def _check(config: MineConfig, output: Output) -> None:
@@ -198,6 +203,8 @@ def _check(config: MineConfig, output: Output) -> None:
     output.check()
     if config.vectors is not None:
         cli.check_directory(config.vectors, "--vectors")
+        for name in (_CANDIDATES, _ANCHORS):
+            vectors.check_free(config.vectors / name)
     if config.json is not None:
         check_writable(config.json, "json")
     require("faiss", "index", "mining needs faiss")
@@ -269,12 +276,12 @@ class Space:
 def _encode(texts: mining.Texts, config: MineConfig, indexer: Indexer, directory: Path) -> Space:
     """Encodes what has no vector in the directory yet, and makes the index if it is not there."""
     of_pairs, of_all = texts.sha256
-    place = directory / "candidates"
+    place = directory / _CANDIDATES
     candidates = indexer.encode(
         place, texts.read_candidates(), texts.candidates, of_all, source=config.pairs, side="passage"
     )
     anchors = indexer.encode(
-        directory / "anchors",
+        directory / _ANCHORS,
         texts.read_anchors(),
         texts.distinct_anchors,
         of_pairs,

@@ -10,6 +10,7 @@ import pytest
 from simcse_tf import deduplicate
 from simcse_tf.errors import UserError
 from simcse_tf.serving import vectors
+from simcse_tf.serving.probes import PROBES
 from tests.test_mine import Killed, hidden
 
 
@@ -19,13 +20,14 @@ class Stub:
     prompt_names = ()
 
     def __init__(self, dies_at=0):
-        self.left, self.encoded = dies_at, 0
+        self.left, self.encoded, self.texts = dies_at, 0, set()
 
     def encode(self, texts, *, batch_size=64):
         self.left -= 1
         if self.left == 0:
             raise Killed
         self.encoded += len(texts)
+        self.texts.update(texts)
         counts = np.array([[1e-3 + text.lower().count(c) for c in "abcdefghij"] for text in texts], "float32")
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
@@ -90,6 +92,15 @@ def test_json_lines_stay_as_they_are(run):
     lines = ['{"text": "a dog", "id": [1]}', '{"id":2,"text":"A DOG"}', "", '{"text":  "caf\\u00e9"}']
     written, _ = run("\n".join(lines), name="in.jsonl")
     assert written.decode() == f"{lines[0]}\n{lines[3]}\n"
+
+
+def test_labels_and_scores_are_not_compared_nor_encoded(run):
+    lines = ['{"text": "aab", "label": 1}', '{"text": "AAB", "label": 2}', '{"text": "cd", "label": 3}']
+    written, _ = run("\n".join(lines), name="in.jsonl", model=Stub())
+    assert written.decode() == f"{lines[0]}\n{lines[2]}\n"
+    model = Stub()
+    run("sentence1,sentence2,score\na,b,0.5\n", name="in.csv", model=model)
+    assert model.texts - set(PROBES) == {"a b"}
 
 
 def test_rows_that_are_near_to_an_earlier_one_are_left_out_too(run, capsys):

@@ -281,6 +281,28 @@ def test_kept_vectors_are_taken_by_the_next_run(run):
         run("--vectors", "space", "--overwrite", model=Stub(seed=1))
 
 
+def test_a_directory_of_something_else_is_not_taken_for_vectors(run):
+    Path("space/candidates").mkdir(parents=True)
+    Path("space/candidates/cv.txt").write_text("mine", "utf-8")
+    with pytest.raises(UserError, match=r"space/candidates: holds no vectors but cv.txt"):
+        run("--vectors", "space")
+    assert Path("space/candidates/cv.txt").read_text("utf-8") == "mine"
+
+
+def test_the_figures_are_there_before_the_output_takes_its_name(run, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mine.cli, "hand_over", full)
+        with pytest.raises(OSError, match="no space"):
+            run("--json", "found.json")
+    again = Stub()
+    run("--json", "found.json", "--resume", model=again)
+    assert again.encoded == 4
+    assert json.loads(Path("found.json").read_text("utf-8"))["rows_written"]
+
+
 def test_no_negatives_at_all_is_an_error_that_keeps_the_vectors(run):
     with pytest.raises(UserError, match="no row has 1 negatives left.*score above --max-score"):
         run("--max-score", -1)

@@ -27,7 +27,7 @@ _MOST = 1000
 _FEWEST = 20
 # The data alone decide which: the runs of one ablation, which differ in their seed, are judged by the same rows.
 _SEED = 0
-# Of longer data the groups would take too much memory: 0.5 GB at this number.
+# Of longer data the groups would take too much memory: 0.5 GB at this number of pairs.
 _LONGEST = 2_000_000
 
 

@@ -56,7 +56,14 @@ def header(path: Path) -> list[str]:
 def written(records: Iterable[Iterable[str]], path: Path) -> bytes:
     """Records as they stand in a .csv or .tsv file of this name."""
     file = io.StringIO()
-    csv.writer(file, delimiter=_delimiter(path), lineterminator="\n").writerows(records)
+    plain, quoted = (
+        csv.writer(file, delimiter=_delimiter(path), lineterminator="\n", quoting=quoting)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+    for record in records:
+        cells = list(record)
+        # Before Python 3.11.9 and 3.12.3 a cell with this in it is not quoted where lines end otherwise.
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return file.getvalue().encode()
 
 

@@ -15,6 +15,8 @@ from simcse_tf.evaluation.development import DevelopmentSet
 
 SAMPLES = 1000
 _SEED = 0
+# Items. Of three that all became better, every draw says so.
+_FEWEST = 20
 # Numbers in memory at once.
 _BLOCK = 1_000_000
 
@@ -28,8 +30,11 @@ def interval(each: DevelopmentSet, before: np.ndarray, after: np.ndarray) -> tup
         after: What the other did.
 
     Returns:
-        Its ends; None where the figure is undefined in most draws, because there are too few items.
+        Its ends; None where there are too few items: fewer than 20, or so few of one kind that the figure is undefined
+        in most draws.
     """
+    if len(before) < _FEWEST:
+        return None
     first, second = each.of_samples(before), each.of_samples(after)
     changes = np.concatenate([second(samples) - first(samples) for samples in draws(len(before))])
     if np.isnan(changes).mean() > 0.5:

@@ -8,16 +8,19 @@ from typing import Any
 from simcse_tf.evaluation.development import digits
 
 # Graded pairs of no domain: whether anything was forgotten.
-_GENERAL = ("STSB-test", "STSB-dev", "bundled")
+GENERAL = ("STSB-test", "STSB-dev", "bundled")
 
 
-def conclusion(changes: Sequence[dict[str, Any]], rests_on: str | None, *, unchanged: bool) -> dict[str, Any]:
+def conclusion(
+    changes: Sequence[dict[str, Any]], rests_on: str | None, *, unchanged: bool, given_up: bool = False
+) -> dict[str, Any]:
     """What may be said of a run.
 
     Args:
         changes: Of each set, as in `report.json`; one of them selects.
         rests_on: The set that chose nothing by which to conclude; None if there is none.
         unchanged: The encoder that training began with was kept.
+        given_up: Although a step did better on the set that selects: `keep` is 1, or came to it.
 
     Returns:
         `verdict`: `better`, `worse`, `noise` (the interval has 0 in it), `optimistic` (better by the set alone that
@@ -27,6 +30,11 @@ def conclusion(changes: Sequence[dict[str, Any]], rests_on: str | None, *, uncha
     judge = next(each for each in changes if each["role"] == "selects")
     if unchanged:
         text = f"Nothing did better on {judge['name']} than the encoder that training began with, so that one was kept."
+        if given_up:
+            text = (
+                f"A step did better on {judge['name']}, but the encoder that training began with was kept whole: that "
+                "is what --keep asked for, or no mix of the two kept the other development sets."
+            )
         return {"verdict": "unchanged", "rests_on": None, "title": "Unchanged.", "text": text, "notes": []}
     main = named[rests_on] if rests_on else judge
     found = verdict(main)
@@ -40,7 +48,7 @@ def conclusion(changes: Sequence[dict[str, Any]], rests_on: str | None, *, uncha
         notes.append("The highest of several figures is an optimistic one, and no other set is there to confirm it.")
     else:
         notes.append(f"{judge['name']} chose the step.")
-    general = next((named[name] for name in _GENERAL if name in named and named[name] not in (main, judge)), None)
+    general = next((named[name] for name in GENERAL if name in named and named[name] not in (main, judge)), None)
     if general is not None:
         notes.append(f"In general: {_said(general)}.")
     return {"verdict": found, "rests_on": rests_on, "title": title, "text": f"{_said(main)}.", "notes": notes}

@@ -8,6 +8,7 @@ extra `report`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -19,13 +20,15 @@ import numpy as np
 from simcse_tf import runs
 from simcse_tf.checks import require
 from simcse_tf.config import TrainConfig
+from simcse_tf.data.strings import PromptName
+from simcse_tf.errors import UserError
 from simcse_tf.evaluation import bootstrap, sts, suite
 from simcse_tf.evaluation.development import DevelopmentSet, Graded, Labelled, Triplets
-from simcse_tf.evaluation.embedding import Encode, embed, unit
+from simcse_tf.evaluation.embedding import Encode, embed, unit, with_prompts
 from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
-from simcse_tf.report.conclusion import conclusion
+from simcse_tf.report.conclusion import GENERAL, conclusion
 from simcse_tf.training.plan import find_development_sets
 
 # The set of rows that were held out and chose nothing.
@@ -87,6 +90,8 @@ def write_report(
     if sts_dir or transfer_dir or tasks or on:
         given = suite.load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on, columns=columns)
     known = {each.name for each in (*given.pairs, *given.on)}
+    if TEST in known:
+        raise UserError(f"`on`: a set is called '{TEST}', as the run's own held-out rows are. Rename its file.")
     own = [each for each in find_development_sets(config, runs.read_held_out(run)) if each.name not in known]
     if test := runs.read_held_out(run, runs.HELD_OUT_TEST):
         own.append(Retrieval.from_pairs(TEST, f"{config.data}, held out", test))
@@ -155,10 +160,15 @@ def _roles(run: runs.Run, sets: Sequence[DevelopmentSet]) -> dict[str, str]:
 def _rests_on(roles: dict[str, str], given: suite.Suite) -> str | None:
     """The set on which the conclusion rests: of those that chose nothing the one that says most; None if there is none.
 
-    The held-out rows come first, then what the report was asked for, then the other development sets.
+    The held-out rows come first, then what the report was asked for, then the other development sets. What a run gave
+    that is selected by a domain, general pairs do not say.
     """
-    asked = (*(each.name for each in given.on), _STS_TEST, *(pairs.name for pairs in given.pairs))
+    on = [each.name for each in given.on]
+    asked = (*on, _STS_TEST, *(pairs.name for pairs in given.pairs))
     tests = [name for name, role in roles.items() if role == "tests"]
+    if not any(name in GENERAL for name, role in roles.items() if role == "selects"):
+        general = {*GENERAL, *sts.TASKS} - set(on)
+        tests = [name for name in tests if name not in general]
     return next((name for name in (TEST, *asked, *tests) if name in tests), None)
 
 
@@ -181,7 +191,9 @@ def _numbers(
     kept = run.best.get("keep")
     return {
         "run": str(run.path),
-        "conclusion": conclusion(changes, rests_on, unchanged=run.best["step"] == 0 or kept == 1),
+        "conclusion": conclusion(
+            changes, rests_on, unchanged=run.best["step"] == 0 or kept == 1, given_up=run.best["step"] > 0
+        ),
         "made": _made(run),
         "config": json.loads(run.config.to_json()),
         "versions": {"training": run.versions, "report": suite.versions()},
@@ -299,9 +311,16 @@ def _cosines(encode: Encode, each: DevelopmentSet) -> tuple[np.ndarray, np.ndarr
     if len(pairs) < _FEWEST_PAIRS:
         return None
     left, right = (list(side) for side in zip(*pairs, strict=True))
-    a, b = np.split(unit(embed(encode, left + right, each.name), left + right, each.name), 2)
+    sides: tuple[PromptName | None, ...] = ("query", "passage") if isinstance(each, Retrieval) else (None, None)
+    ask = with_prompts(encode)
+    a, b = (
+        unit(embed(functools.partial(ask, side=side), texts, each.name), texts, each.name)
+        for side, texts in zip(sides, (left, right), strict=True)
+    )
     i, j = rng.integers(0, len(pairs), (2, _RANDOM_PAIRS))
-    texts = np.array(right)
+    # Numbers of the distinct texts: an array of texts is as wide as the longest of them.
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(right))}
+    texts = np.array([numbers[text] for text in right])
     other = texts[i] != texts[j]
     if not other.any():
         return None

@@ -78,6 +78,23 @@ def read_about(directory: Path) -> About:
         raise UserError(f"{path}: not a list of vectors ({e}). Delete {directory} to start anew.") from e
 
 
+def check_free(directory: Path) -> None:
+    """Checks that vectors may be put into a directory: it has some already, or has nothing, or is not there.
+
+    Raises:
+        UserError: It has something else.
+    """
+    if not directory.is_dir() or (directory / ABOUT).is_file():
+        return
+    # What `begin` leaves if it is killed.
+    others = sorted(path.name for path in directory.iterdir() if path.name != f".{ABOUT}.partial")
+    if others:
+        raise UserError(
+            f"{directory}: holds no vectors but {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}. Name a "
+            "directory in which nothing of this name stands."
+        )
+
+
 def begin(directory: Path, about: About) -> About:
     """Makes an empty directory for the vectors; what was there goes."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # What each fingerprint is of, for messages; `{}` is filled from the configuration.
 MEANING = {
     "rows": "the rows that it reads from `data` {data}",
+    "test_rows": "the rows that it holds out of `data` {data}",
     "development_set": "the development set, or one of several,",
     "starting_weights": "the weights or the vocabulary of `preset` {preset}",
 }

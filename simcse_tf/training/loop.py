@@ -102,7 +102,8 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     check_prompts(encoder.config.prompts, encoder.tokenizer, max_length=config.max_length)
 
     # ---- Where the run stands ----
-    data = fingerprints(config, scan, development_sets) | {"starting_weights": fingerprint.of_encoder(encoder)}
+    data = fingerprints(config, scan, development_sets, plan.held_out)
+    data["starting_weights"] = fingerprint.of_encoder(encoder)
     progress = Progress()
     if is_chief:
         run.check_data(config, data)
@@ -167,7 +168,7 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
             f"{config.crop_sentences}: a sentence has about {_TOKENS_OF_A_SENTENCE} tokens"
         )
     if plan.held_out is not None:
-        console.print(_about_held_out(plan.held_out, run))
+        console.print(_about_held_out(plan.held_out, run, "document" if plan.source.crops else "text"))
     for each in about:
         console.print(f"development set {each['name']}: {each['size']} ({each['kind']}) from {each['source']}")
     console.print(
@@ -197,13 +198,13 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     return result
 
 
-def _about_held_out(held: HeldOut, run: RunDirectory) -> str:
+def _about_held_out(held: HeldOut, run: RunDirectory, what: str) -> str:
     if held.problem:
         return f"nothing was held out for evaluation: {held.problem}"
     split = f": {len(held.rows):,} judge the encoder, {len(held.test):,} are for the report" if held.test else ""
     return (
-        f"{len(held.rows) + len(held.test):,} of {held.total:,} rows are held out of training{split}. None of their "
-        f"texts is in the others; they are in {run.held_out}{f' and {runs.HELD_OUT_TEST}' if held.test else ''}"
+        f"{len(held.rows) + len(held.test):,} of {held.total:,} rows are held out of training{split}. No {what} of "
+        f"theirs is in the others; they are in {run.held_out}{f' and {runs.HELD_OUT_TEST}' if held.test else ''}"
     )
 
 

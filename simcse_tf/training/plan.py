@@ -81,7 +81,7 @@ def plan(config: TrainConfig) -> Plan:
     scan = None if source.needs_tensorflow else scan_rows(config, source)
     if uses_directory:
         known = () if any(each.needs_tensorflow for each in development_sets) else development_sets
-        run.check_data(config, fingerprints(config, scan, known))
+        run.check_data(config, fingerprints(config, scan, known, held))
     result = run.result() if config.resume else None
     return Plan(config, own, run, origin, source, scan, development_sets, held, result)
 
@@ -107,7 +107,10 @@ def find_development_sets(config: TrainConfig, held: Sequence[Row]) -> tuple[Dev
 
 
 def fingerprints(
-    config: TrainConfig, scan: sources.Scan | None, development_sets: Sequence[DevelopmentSet] = ()
+    config: TrainConfig,
+    scan: sources.Scan | None,
+    development_sets: Sequence[DevelopmentSet] = (),
+    held: held_out.HeldOut | None = None,
 ) -> dict[str, str]:
     """The fingerprints that are known before there is an encoder, by the names in `fingerprint.MEANING`.
 
@@ -115,8 +118,11 @@ def fingerprints(
         config: The run's.
         scan: Of its rows, if they were read.
         development_sets: All of them, if they are read.
+        held: The rows that are held out, if any are.
     """
     known = {}
+    if held is not None and held.test:
+        known["test_rows"] = fingerprint.of_text("\n".join(map("\0".join, held.test)))
     if scan is not None:
         # Of rows that are read but were not scanned, the size of their file says something.
         path = Path(config.data)

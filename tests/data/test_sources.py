@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simcse_tf.data import sources
+from simcse_tf.data import sources, tables
 from simcse_tf.data.rows import Format, lines
 from simcse_tf.data.sources import open_source, scan
 from simcse_tf.errors import UserError
@@ -52,6 +52,13 @@ def test_plain_text_is_one_sentence_a_line_and_blank_lines_do_not_count(write, e
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
+def test_tables_that_are_written_are_read_again(write):
+    rows = [("a\rb", "c, d"), ('e "f"', "g\th")]
+    for name in ("in.csv", "in.tsv"):
+        content = tables.written([("anchor", "positive"), *rows], Path(name))
+        assert list(open_source(write(name, content)).rows()) == rows
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -92,6 +92,11 @@ def test_draws_without_a_figure_are_left_out_and_without_any_there_is_no_interva
     assert bootstrap.interval(graded(np.arange(N)), np.ones(N), RNG.random(N)) is None
 
 
+def test_a_few_items_that_all_became_better_are_no_proof():
+    each = Triplets("mine", "here", TEXTS[:3], TEXTS[:3], TEXTS[:3])
+    assert bootstrap.interval(each, np.tile([0.1, 0.2], (3, 1)), np.tile([0.2, 0.1], (3, 1))) is None
+
+
 def test_gains_say_which_items_became_better():
     gold = np.array([0.0, 1, 2, 3, 4])
     before, after = np.array([0.9, 0.1, 0.2, 0.3, 0.4]), np.array([0.0, 0.1, 0.2, 0.4, 0.3])

@@ -259,6 +259,9 @@ class TestConclusion:
         found = conclusion([change("docs", 0.0, 0.0, role="selects")], None, unchanged=True)
         assert found["verdict"] == "unchanged"
         assert "Nothing did better on docs than the encoder that training began with" in found["text"]
+        found = conclusion([change("docs", 0.0, 0.0, role="selects")], None, unchanged=True, given_up=True)
+        assert found["verdict"] == "unchanged"
+        assert "A step did better on docs, but" in found["text"]
 
     def test_the_set_that_says_most_about_the_domain_comes_first(self):
         given = SimpleNamespace(on=[SimpleNamespace(name="mine")], pairs=[SimpleNamespace(name="STS12")])
@@ -266,7 +269,10 @@ class TestConclusion:
         assert _rests_on(roles | {"held-out-test": "tests"}, given) == "held-out-test"
         assert _rests_on(roles, given) == "mine"
         nothing = SimpleNamespace(on=[], pairs=[])
-        assert _rests_on(roles, nothing) == "bundled"
+        # General pairs say nothing of the domain by which the step was chosen.
+        assert _rests_on(roles, nothing) is None
+        assert _rests_on({"STSB-dev": "selects", "bundled": "tests"}, nothing) == "bundled"
+        assert _rests_on({"STSB-dev": "selects", "bundled": "tests", "STSB-test": "tests"}, nothing) == "STSB-test"
         assert _rests_on({"docs": "selects", "bundled": "guards"}, nothing) is None
 
 
