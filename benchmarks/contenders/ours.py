@@ -16,13 +16,16 @@ def train(turns: Turns, settings: dict[str, Any]) -> None:
     """`simcse_tf.training.loop.train` as `python -m simcse_tf.train` calls it, held between steps."""
     from rich.console import Console
 
-    from simcse_tf import cli
+    from simcse_tf import cli, quiet
     from simcse_tf.config import recipe
     from simcse_tf.evaluation import sts
     from simcse_tf.evaluation.development import Graded
     from simcse_tf.training.plan import plan
 
     with cli.lean_imports():
+        # As the command does, with what it sets.
+        quiet.import_tensorflow()
+
         from simcse_tf.training import callbacks, loop
         from simcse_tf.training.simcse import SimCSE
 
