@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from simcse_tf.formats.encoders import SentenceEncoder
     from simcse_tf.loading import load_client as load
     from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
+    from simcse_tf.models.terms import AlignUniform, DimensionContrast, WithTerms
     from simcse_tf.serving.client import Client
     from simcse_tf.training.callbacks import DevelopmentCallback, STSCallback
     from simcse_tf.training.optimizer import AdamW
@@ -48,9 +49,11 @@ __version__ = "0.2.0"
 
 __all__ = [
     "AdamW",
+    "AlignUniform",
     "Client",
     "CoSENT",
     "DevelopmentCallback",
+    "DimensionContrast",
     "InfoNCE",
     "Objective",
     "STSCallback",
@@ -60,6 +63,7 @@ __all__ = [
     "TRANSFER_TASKS",
     "TripletMargin",
     "UserError",
+    "WithTerms",
     "__version__",
     "bundled_pairs",
     "evaluate_encoder",
@@ -73,9 +77,11 @@ __all__ = [
 # Public name: the module that has it, and its name there.
 _HOME = {
     "AdamW": ("training.optimizer", "AdamW"),
+    "AlignUniform": ("models.terms", "AlignUniform"),
     "Client": ("serving.client", "Client"),
     "CoSENT": ("models.objectives", "CoSENT"),
     "DevelopmentCallback": ("training.callbacks", "DevelopmentCallback"),
+    "DimensionContrast": ("models.terms", "DimensionContrast"),
     "InfoNCE": ("models.objectives", "InfoNCE"),
     "Objective": ("models.objectives", "Objective"),
     "STSCallback": ("training.callbacks", "STSCallback"),
@@ -85,6 +91,7 @@ _HOME = {
     "TRANSFER_TASKS": ("evaluation.transfer", "TASKS"),
     "TripletMargin": ("models.objectives", "TripletMargin"),
     "UserError": ("errors", "UserError"),
+    "WithTerms": ("models.terms", "WithTerms"),
     "bundled_pairs": ("evaluation.pairs", "bundled"),
     "evaluate_encoder": ("evaluation.suite", "evaluate_encoder"),
     "load": ("loading", "load_client"),

@@ -21,11 +21,19 @@ Head = Literal["none", "train_only", "always"]
 HeadInit = Literal["random", "pooler"]
 # How an exported LiteRT model stores its weights.
 Quantize = Literal["none", "float16", "int8"]
-Loss = Literal["infonce", "triplet", "cosent"]
+Loss = Literal["infonce", "triplet", "cosent", "align_uniform"]
 MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]
 DropoutMasks = Literal["independent", "same"]
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
+
+# What is compared with what inside a batch: anchors with positives, positives with anchors, and each with themselves.
+DIRECTIONS = ("a2p", "p2a", "a2a", "p2p")
+# Names that may have a number behind a colon, with the paper's or ours: what a cosine becomes before the softmax and its
+# margin; negatives beside the batch's, with a share, a scale and a size; terms beside the loss, with their weights.
+LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "focal": 0.3}
+NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
+TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1}
 
 ACCUMULATION_IS_ANOTHER_LOSS = (
     "accumulated gradients would be those of another loss. A text's negatives are the other texts of its batch: 8 "
@@ -129,13 +137,17 @@ class TrainConfig:
     skip_bad_rows: bool = False
     # Rows held for shuffling. A file no longer than this is shuffled perfectly; memory grows with it.
     shuffle_buffer: int = 100_000
+    # Repeat some tokens of the second text of a row, the positive: below this share of them, at most 9, drawn anew in
+    # every step (ESimCSE: 0.32 for BERT, 0.3 for RoBERTa). A sentence alone and its positive then differ in length.
+    word_repetition: float | None = None
     # Where TensorFlow Datasets keeps its data (by default where it always does).
     tfds_dir: Path | None = None
 
     # --- Objective ---
 
-    # infonce over the batch; triplet, the margin loss (needs a hard negative in every row); or cosent, which puts the
-    # similarities of graded pairs in the order of their scores (needs two texts and a score in every row).
+    # infonce over the batch; triplet, the margin loss (needs a hard negative in every row); cosent, which puts the
+    # similarities of graded pairs in the order of their scores (needs two texts and a score in every row); or
+    # align_uniform: positives near, and all texts spread.
     loss: Loss = "infonce"
     # Cosine similarities are divided by this, in infonce and cosent.
     temperature: float = 0.05
@@ -147,6 +159,24 @@ class TrainConfig:
     mask_false_negatives: bool = True
     # Margin of the triplet loss, in squared distance between unit vectors.
     margin: float = 0.2
+    # What infonce compares inside a batch: a2p, anchors with positives (and hard negatives), always; and beside it p2a,
+    # positives with anchors, a2a, anchors with anchors, p2p, positives with positives. The loss is their mean.
+    directions: tuple[str, ...] = ("a2p",)
+    # All directions in one softmax (GTE), instead of one for each.
+    joint: bool = False
+    # What a cosine becomes in infonce's softmax: cosine, as it is; arccon, where the own pair has to be nearer by an
+    # angle (arccon:0.1745, in radians, is 10 degrees); or focal, which weighs by hardness (focal:0.3).
+    logits: str = "cosine"
+    # Leave the own pair out of infonce's denominator (decoupled contrastive learning).
+    decoupled: bool = False
+    # Negatives that infonce has beside the batch's, any of: mixed, a little of the own positive in another (mixed:0.2,
+    # MixCSE); queue, texts of earlier batches (queue:160 of them, ESimCSE; twice the memory for weights); off_dropout,
+    # instead of the batch's, anchors encoded once more without dropout (SimCSE++; the own pair's logit times 0.9).
+    negatives: tuple[str, ...] = ()
+    # Losses added to it, with their weights: dimensions:0.1 (SimCSE++: dimensions should differ), align_uniform:0.1.
+    add: tuple[str, ...] = ()
+    # Train infonce's temperature with the encoder, from `temperature` on.
+    learn_temperature: bool = False
 
     # --- Optimisation ---
 
@@ -255,19 +285,21 @@ class TrainConfig:
         for field in ("weight_decay", "margin"):
             check_range(field, getattr(self, field), low=0)
         check_range("hard_negative_weight", self.hard_negative_weight)
-        if self.hard_negative_weight != 0 and self.loss != "infonce":
-            raise UserError(
-                f"`hard_negative_weight` {self.hard_negative_weight:g}: a part of `loss` infonce, not of {self.loss}. "
-                "Omit it."
-            )
+        for field in _OF_INFONCE:
+            value = getattr(self, field)
+            if value != getattr(TrainConfig, field) and self.loss != "infonce":
+                shown = "" if value is True else f" {_shown(value)}"
+                raise UserError(f"`{field}`{shown}: a part of `loss` infonce, not of {self.loss}. Omit it.")
+        self._check_objective()
         if isinstance(self.keep, str):
             check_choice("keep", self.keep, ("auto",))
         elif self.keep is not None:
             check_range("keep", self.keep, low=0, high=1, why="the share of the starting weights")
         if self.loss == "infonce" and self.batch_size < 2:
             raise UserError("`batch_size` 1: InfoNCE needs at least 2 rows, because the other rows are the negatives.")
-        if self.loss == "cosent" and self.batch_size < 2:
-            raise UserError("`batch_size` 1: CoSENT needs at least 2 rows, because it compares rows with each other.")
+        if (self.loss in ("cosent", "align_uniform") or self.add) and self.batch_size < 2:
+            name = "CoSENT" if self.loss == "cosent" else self.loss if self.loss == "align_uniform" else "`add`"
+            raise UserError(f"`batch_size` 1: {name} needs at least 2 rows, because it compares rows with each other.")
         if self.pooling == "cls_before_pooler" and self.head == "always":
             raise UserError(
                 "`pooling` cls_before_pooler never applies the head, which contradicts `head` always. Use `pooling` "
@@ -275,6 +307,46 @@ class TrainConfig:
             )
         if self.overwrite and self.resume:
             raise UserError("`overwrite` and `resume` contradict each other: give one of them.")
+
+    def numbers(self, field: str) -> dict[str, float]:
+        """The names in `logits`, `negatives` or `add`, each with its number or the usual one.
+
+        Raises:
+            UserError: An unknown name, one that is given twice, or a number that it cannot have.
+        """
+        given = getattr(self, field)
+        found = {}
+        for text in (given,) if isinstance(given, str) else given:
+            name, number = _with_number(field, text, _NUMBERED[field])
+            if name in found:
+                raise UserError(f"`{field}` {_shown(given)}: {name} is given twice.")
+            found[name] = number
+        return found
+
+    def _check_objective(self) -> None:
+        """Checks that the parts of the objective do not contradict each other."""
+        check_directions(self.directions, self.joint)
+        negatives, terms = self.numbers("negatives"), self.numbers("add")
+        self.numbers("logits")
+        if "off_dropout" in negatives:
+            for field, contradicts, reason in (
+                ("dropout", self.dropout == 0, "there is no dropout to be without"),
+                ("dropout_masks", self.dropout_masks == "same", "its two views are equal, and nothing is to be learned"),
+                ("directions", len(self.directions) > 1, "anchors without dropout are compared with each other alone"),
+            ):
+                if contradicts:
+                    shown = _shown(getattr(self, field))
+                    raise UserError(f"`negatives` off_dropout and `{field}` {shown}: {reason}. Omit one of them.")
+        if "align_uniform" in terms and self.loss == "align_uniform":
+            raise UserError("`add` align_uniform: it is the `loss` already. Omit it, or use another `loss`.")
+        if self.loss == "cosent" and (self.add or self.word_repetition is not None):
+            field = "add" if self.add else "word_repetition"
+            raise UserError(
+                f"`{field}` {_shown(getattr(self, field))}: needs positives, and the pairs of `loss` cosent have "
+                "scores. Omit it."
+            )
+        if self.word_repetition is not None:
+            check_range("word_repetition", self.word_repetition, above=0, high=1, why="a share of a text's tokens")
 
     def check_chunks(self, replicas: int) -> None:
         """Checks that the chunks divide each replica's share of the batch.
@@ -328,7 +400,7 @@ class TrainConfig:
         for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
             if typed.get(name) is not None:
                 typed[name] = Path(typed[name])
-        for name in ("columns", "dev"):
+        for name in ("columns", "dev", "directions", "negatives", "add"):
             if name in typed:
                 # Version 0.1.0 knew one development set.
                 typed[name] = (typed[name],) if isinstance(typed[name], str) else tuple(typed[name])
@@ -354,6 +426,63 @@ def check_crops(sentences: int, overlap: int) -> None:
     check_range("crop_overlap", overlap, low=0, high=sentences - 1, why=f"fewer than `crop_sentences` {sentences}")
 
 
+def check_directions(directions: tuple[str, ...], joint: bool) -> None:
+    """Checks what InfoNCE is to compare.
+
+    Raises:
+        UserError: An unknown direction, one that is given twice, none from anchors to positives, or one to be joined.
+    """
+    for name in directions:
+        check_choice("directions", name, DIRECTIONS)
+    given = f"`directions` {_shown(directions)}"
+    if len(set(directions)) < len(directions):
+        raise UserError(f"{given}: one is given twice.")
+    if "a2p" not in directions:
+        raise UserError(f"{given}: without a2p, anchors with positives, there is no infonce. Add it.")
+    if joint and len(directions) == 1:
+        raise UserError(f"`joint`: {given} is one direction, with nothing to join. Add others, or omit it.")
+
+
+def check_number(field: str, name: str, value: float) -> None:
+    """Checks the number that goes with a name in `LOGITS`, `NEGATIVES` or `TERMS`.
+
+    Raises:
+        UserError: It is out of range.
+    """
+    bounds = {
+        "arccon": {"above": 0, "high": math.pi / 2},
+        "focal": {"above": 0, "high": 1},
+        "mixed": {"above": 0, "high": 0.99},
+        "off_dropout": {"above": 0, "high": 1},
+        "queue": {"low": 1},
+    }
+    check_range(field, value, **bounds.get(name, {"above": 0}), why=f"the number of {name}")
+    if name == "queue" and value != int(value):
+        raise UserError(f"`{field}` {value}: must be a whole number (the number of {name}).")
+
+
+def _with_number(field: str, text: str, known: dict[str, float | None]) -> tuple[str, float]:
+    """Reads `NAME` or `NAME:NUMBER`."""
+    name, colon, number = text.partition(":")
+    check_choice(field, name, tuple(known))
+    usual = known[name]
+    if not colon:
+        return name, usual or 0.0
+    if usual is None:
+        raise UserError(f"`{field}` {text}: {name} takes no number. Use {name} alone.")
+    try:
+        value = float(number)
+    except ValueError:
+        raise UserError(f"`{field}` {text}: expected a number behind the colon, such as {name}:{usual:.4g}.") from None
+    check_number(field, name, value)
+    return name, value
+
+
+def _shown(value: Any) -> str:
+    """A setting as it is written on a command line."""
+    return " ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def check_prompt(field: str, prompt: str) -> None:
     """Checks that a prompt is text.
 
@@ -369,6 +498,8 @@ def check_prompt(field: str, prompt: str) -> None:
 
 
 _PROMPTS = ("query_prompt", "passage_prompt")
+_OF_INFONCE = ("hard_negative_weight", "directions", "joint", "logits", "decoupled", "negatives", "learn_temperature")
+_NUMBERED = {"logits": LOGITS, "negatives": NEGATIVES, "add": TERMS}
 _CHOICES = {
     "pooling": get_args(Pooling),
     "head": get_args(Head),

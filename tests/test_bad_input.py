@@ -119,6 +119,21 @@ BAD = {
         ["--loss", "cosent"],
         r"--loss cosent needs two texts and a score in every row, but --data bundled has 1 text column",
     ),
+    "sentences without dropout for pairs": (
+        {"x.csv": b"anchor,positive\na,b\n"},
+        ["--data", "x.csv", "--negatives", "off_dropout"],
+        r"--negatives off_dropout needs single sentences, .* but --data x.csv has 2 text columns",
+    ),
+    "a queue of texts of classes": (
+        {"x.csv": b"text,label\na,x\nb,x\nc,y\nd,y\n"},
+        ["--data", "x.csv", "--negatives", "mixed", "queue:64"],
+        r"--negatives queue: --data x.csv has texts with labels",
+    ),
+    "uniformity of classes": (
+        {"x.csv": b"text,label\na,x\nb,x\nc,y\nd,y\n"},
+        ["--data", "x.csv", "--loss", "align_uniform"],
+        r"--loss align_uniform has no use for labels, .* Use --loss infonce",
+    ),
     "a half-downloaded weights file": (
         {
             "model/config.json": b'{"model_type": "bert", "layer_norm_eps": 1e-12}',

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from simcse_tf.data.repetition import repeat_tokens
 from simcse_tf.data.sources import Row, Source
 from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.data.tokenization import check_prompts, tokenize, with_prompt
@@ -44,6 +46,21 @@ def shuffled(rows: Iterable[Row], *, buffer: int, seed: int, epoch: int) -> Iter
             held[place] = row
     rng.shuffle(held)
     yield from held
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Some tokens of every positive stand twice, others in each batch: see `simcse_tf.data.repetition`.
+
+    Attributes:
+        rate: Share of a text's tokens.
+        seed: With the batch's number, decides which.
+        start_step: The number of the first batch.
+    """
+
+    rate: float
+    seed: int
+    start_step: int = 0
 
 
 class Feed:
@@ -126,6 +143,7 @@ def token_batches(
     *,
     max_length: int,
     prompts: Mapping[str, str] | None = None,
+    repetition: Repetition | None = None,
     parallel: bool = True,
 ) -> tf.data.Dataset:
     """Tokenises a feed in parallel with training.
@@ -135,17 +153,25 @@ def token_batches(
         tokenizer: The encoder's keras-hub tokenizer.
         max_length: Tokens per text; every batch is padded to it, so that XLA compiles one shape.
         prompts: As for `tokenized`.
+        repetition: As for `tokenized`.
         parallel: Tokenise several batches at once.
 
     Returns:
-        A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32, `text_ids`
-        `(batch, views)` int64 (equal for equal texts, whatever prompts are put before them); where the rows have labels
-        or scores, `targets` `(batch,)` int64 or float32.
+        A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32 (with
+        repetition 9 longer), `text_ids` `(batch, views)` int64 (equal for equal texts, whatever prompts are put before
+        them); where the rows have labels or scores, `targets` `(batch,)` int64 or float32.
 
     Raises:
         UserError: As `tokenized`.
     """
-    return tokenized(text_batches(feed), tokenizer, max_length=max_length, prompts=prompts, parallel=parallel)
+    return tokenized(
+        text_batches(feed),
+        tokenizer,
+        max_length=max_length,
+        prompts=prompts,
+        repetition=repetition,
+        parallel=parallel,
+    )
 
 
 def tokenized(
@@ -155,6 +181,7 @@ def tokenized(
     max_length: int,
     pad: bool = True,
     prompts: Mapping[str, str] | None = None,
+    repetition: Repetition | None = None,
     parallel: bool = True,
 ) -> tf.data.Dataset:
     """Tokenises batches of text.
@@ -167,6 +194,7 @@ def tokenized(
         pad: To `max_length`; otherwise to the longest text of the batch.
         prompts: `query` is put before the first text of a row, `passage` before the others. Where they differ, a text
             that is alone in its row becomes two views, so that it comes with either.
+        repetition: Of the second view's tokens; a text that is alone in its row becomes two views. Needs `pad`.
         parallel: Several batches at once.
 
     Returns:
@@ -181,7 +209,7 @@ def tokenized(
     # Nothing in it branches on a tensor, and AutoGraph would take longer to convert it than TensorFlow to trace it.
     @tf.autograph.experimental.do_not_convert
     def tokens(texts: tf.Tensor, targets: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        if texts.shape[1] == 1 and query != passage:
+        if texts.shape[1] == 1 and (query != passage or repetition is not None):
             texts = tf.repeat(texts, 2, axis=1)
         views = texts.shape[1]
         rows = texts.shape[0] or tf.shape(texts)[0]
@@ -193,10 +221,29 @@ def tokenized(
         batch["text_ids"] = tf.strings.to_hash_bucket_fast(texts, 2**62)
         return batch if targets is None else batch | {"targets": targets}
 
+    @tf.autograph.experimental.do_not_convert
+    def repeated(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        assert repetition is not None
+        pad_token_id, names = tokenizer.pad_token_id, ("token_ids", "padding_mask")
+        ids, mask = repeat_tokens(
+            *(batch[name][:, 1] for name in names),
+            rate=repetition.rate,
+            seed=tf.stack([repetition.seed, step]),
+            pad_token_id=pad_token_id,
+        )
+        longer = {}
+        for name, positives, padding in zip(names, (ids, mask), (pad_token_id, 0), strict=True):
+            x = tf.pad(batch[name], [[0, 0], [0, 0], [0, ids.shape[1] - max_length]], constant_values=padding)
+            longer[name] = tf.concat([x[:, :1], positives[:, tf.newaxis], x[:, 2:]], axis=1)
+        return batch | longer
+
     calls = _AT_ONCE if parallel else None
-    batches = texts.map(tokens, num_parallel_calls=calls, deterministic=parallel or None).prefetch(_AT_ONCE)
+    batches = texts.map(tokens, num_parallel_calls=calls, deterministic=parallel or None)
+    if repetition is not None:
+        batches = batches.enumerate(repetition.start_step)
+        batches = batches.map(repeated, num_parallel_calls=calls, deterministic=parallel or None)
     # The thread that would tune these numbers sleeps, before each look at them, as long as the data set has lived, up
     # to a minute, and what destroys the iterator waits for it to wake: a run stood still after its last step.
     options = tf.data.Options()
     options.autotune.enabled = False
-    return batches.with_options(options)
+    return batches.prefetch(_AT_ONCE).with_options(options)

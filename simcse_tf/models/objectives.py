@@ -10,13 +10,18 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from simcse_tf.checks import check_choice
+from simcse_tf.config import LOGITS, check_directions, check_number
 from simcse_tf.data.columns import Target
+from simcse_tf.errors import UserError
 
 # Vanishes in a softmax. The logits are float32 whatever the encoder's precision: `unit` makes them so.
 _MASKED = -1e4
@@ -35,51 +40,108 @@ def unit(x: tf.Tensor) -> tf.Tensor:
 
 
 def info_nce(
-    anchors: tf.Tensor,
-    positives: tf.Tensor,
-    hard_negatives: tf.Tensor | None = None,
+    cosines: tf.Tensor,
+    own: tf.Tensor,
     *,
-    temperature: float = 0.05,
-    hard_negative_weight: float = 0.0,
-    row_offset: tf.Tensor | int = 0,
-    false_negatives: tf.Tensor | None = None,
+    temperature: float | tf.Tensor = 0.05,
+    excluded: tf.Tensor | None = None,
+    added: tf.Tensor | None = None,
+    logits: str = "cosine",
+    margin: float = 0.0,
+    positive_scale: float = 1.0,
+    decoupled: bool = False,
 ) -> tf.Tensor:
-    """Cross-entropy of picking each anchor's own positive among all candidates of the batch.
+    """Cross-entropy of picking each anchor's own positive among all candidates.
 
-    For anchor i with its positive in row p = `row_offset` + i::
+    For anchor i with its positive in column p = own[i]::
 
-        -log( exp(cos(a_i, p_p)/t) / ( sum_j exp(cos(a_i, p_j)/t) + sum_jk exp(cos(a_i, n_jk)/t + w [j = p]) ) )
+        -log( exp(l_ip/t) / sum_j exp(l_ij/t + w_ij) ),  l = `_LOGITS[logits]` of the cosines
 
-    Source: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", equations 1, 4, 5 and 8.
+    Sources: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", equations 1, 4, 5 and 8.
+    Decoupled: Yeh et al. 2022, "Decoupled Contrastive Learning".
 
     Args:
-        anchors: `(n, dim)` float; scaled to unit length here.
-        positives: `(m, dim)` float, m >= n.
-        hard_negatives: `(m, k, dim)` float, the k of row j belonging to positive j.
-        temperature: Cosines are divided by it.
-        hard_negative_weight: w above: added to the logits of the anchor's own hard negatives; the logarithm of the
-            paper's alpha.
-        row_offset: The row of `positives` that belongs to the first anchor.
-        false_negatives: `(n, (1 + k) m)` bool: candidates that are no negatives of the anchor; first all positives,
-            then the first hard negative of every row, then the second. They leave the sum; the anchor's own positive
-            always stays.
+        cosines: `(n, columns)` float32, of anchors and candidates.
+        own: `(n,)` int, the column of each anchor's own positive.
+        temperature: t above.
+        excluded: `(n, columns)` bool, candidates that are not negatives of the anchor. They leave the sum; the anchor's
+            own positive stays.
+        added: `(n, columns)` float, w above.
+        logits: How a cosine becomes a logit.
+        margin: Its parameter.
+        positive_scale: The own pair's logit is multiplied by it.
+        decoupled: Leave the own positive out of the sum: only negatives are below the line.
 
     Returns:
-        `(n,)` float32, a loss per anchor.
+        `(n,)` float32, a loss per anchor; 0 for one without negatives.
     """
-    anchors = unit(anchors)
-    n, m = tf.shape(anchors)[0], tf.shape(positives)[0]
-    own = tf.range(n) + row_offset
-    logits = tf.matmul(anchors, unit(positives), transpose_b=True) / temperature
-    if hard_negatives is not None:
-        views = tf.unstack(unit(hard_negatives), axis=1)
-        hard = tf.matmul(anchors, tf.concat(views, axis=0), transpose_b=True) / temperature
-        weights = hard_negative_weight * tf.one_hot(own, m)
-        logits = tf.concat([logits, hard + tf.tile(weights, [1, len(views)])], axis=1)
-    if false_negatives is not None:
-        is_own = tf.one_hot(own, tf.shape(logits)[1], True, False)
-        logits = tf.where(false_negatives & ~is_own, _MASKED, logits)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=logits)
+    is_own = tf.one_hot(own, tf.shape(cosines)[1], True, False)
+    values = _LOGITS[logits](cosines, is_own, margin)
+    if positive_scale != 1:
+        values *= tf.where(is_own, positive_scale, 1.0)
+    values /= temperature
+    if added is not None:
+        values += added
+    if excluded is not None:
+        values = tf.where(excluded & ~is_own, _MASKED, values)
+    if not decoupled:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=values)
+    negatives = tf.reduce_logsumexp(tf.where(is_own, _MASKED, values), axis=1)
+    return tf.where(negatives > _MASKED / 2, negatives - tf.gather(values, own, batch_dims=1), 0.0)
+
+
+def _arccon(cosines: tf.Tensor, is_own: tf.Tensor, margin: float) -> tf.Tensor:
+    """cos(angle + margin) in place of the own pair's cosine, where that is positive: the pair has to be nearer.
+
+    The margin is in radians. 1e-6 under the root keeps the gradient finite where the two are equal.
+
+    Source: Zhang et al. 2022, "A Contrastive Framework for Learning Sentence Representations from Pairwise and
+    Triple-wise Perspective in Angular Space" (ArcCSE).
+    """
+    sines = tf.sqrt(tf.maximum(0.0, 1 - cosines**2) + 1e-6)
+    return tf.where(is_own & (cosines > 0), cosines * math.cos(margin) - sines * math.sin(margin), cosines)
+
+
+def _focal(cosines: tf.Tensor, is_own: tf.Tensor, margin: float) -> tf.Tensor:
+    """s^2 for the own pair, s (s + margin) for all others: what is hard weighs more, in either.
+
+    Neither rises everywhere: below -margin/2, where s (s + margin) would fall, it stays at its minimum, and of an own
+    pair s |s| is taken, which is s^2 where s is positive.
+
+    Source: Hou and Li 2023, "Improving Contrastive Learning of Sentence Embeddings with Focal-InfoNCE".
+    """
+    others = tf.maximum(cosines, -margin / 2)
+    return tf.where(is_own, cosines * tf.abs(cosines), others * (others + margin))
+
+
+# Names as in `config.LOGITS`: `(n, columns)` cosines, which of them are own pairs, a margin -> `(n, columns)`.
+_LOGITS: dict[str, Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]] = {
+    "cosine": lambda cosines, is_own, margin: cosines,
+    "arccon": _arccon,
+    "focal": _focal,
+}
+
+
+def mix_positives(positives: tf.Tensor, share: float) -> tf.Tensor:
+    """A hard negative for each row: a little of its positive in the next row's; without gradient.
+
+    For row i, with j = i + 1, after the last row the first::
+
+        unit(share p_i + (1 - share) p_j)
+
+    It is no negative of row j, most of whose positive it is.
+
+    Source: Zhang et al. 2022, "Unsupervised Sentence Representation via Contrastive Learning with Mixing Negatives"
+    (MixCSE).
+
+    Args:
+        positives: `(m, dim)` float, of unit length.
+        share: Of the own positive.
+
+    Returns:
+        `(m, dim)` float32 of unit length.
+    """
+    return tf.stop_gradient(unit(share * positives + (1 - share) * tf.roll(positives, -1, axis=0)))
 
 
 def triplet_margin(
@@ -129,6 +191,15 @@ def cosent(left: tf.Tensor, right: tf.Tensor, scores: tf.Tensor, *, temperature:
     return tf.math.softplus(tf.reduce_logsumexp(differences))
 
 
+class Queue(NamedTuple):
+    """Texts of earlier batches, which are negatives of every anchor."""
+
+    # `(size, dim)` float, without gradient
+    vectors: tf.Tensor
+    # `(size,)` int64, as in `Views`; -1 where there is no text yet
+    text_ids: tf.Tensor
+
+
 class Views(NamedTuple):
     """A batch after the encoder. View 0 is the anchor, 1 the positive, the others (if any) are hard negatives."""
 
@@ -138,6 +209,12 @@ class Views(NamedTuple):
     text_ids: tf.Tensor
     # `(n,)` int64 labels (anchor and positive are of that class) or float32 scores of pairs, where rows have them
     targets: tf.Tensor | None = None
+    # `(n, dim)` float: the anchors as they are without dropout, where the model encodes them so
+    without_dropout: tf.Tensor | None = None
+    # Of what is gathered: texts of earlier batches, where the model keeps them
+    queue: Queue | None = None
+    # Of what is gathered: a scalar in place of the objective's own temperature, where the model learns it
+    temperature: tf.Tensor | None = None
 
 
 class Objective(abc.ABC):
@@ -145,9 +222,11 @@ class Objective(abc.ABC):
 
     Attributes:
         target: What the numbers of rows are that it understands, if any: `label` or `score`.
+        compares_rows: Whether a batch needs two rows.
     """
 
     target: ClassVar[Target | None] = None
+    compares_rows: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
@@ -164,7 +243,10 @@ class Objective(abc.ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The settings, from which `from_config` makes an equal objective."""
-        return dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]  (subclasses are dataclasses)
+        fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]  (subclasses are dataclasses)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        # JSON has no tuples.
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Objective:
@@ -172,17 +254,50 @@ class Objective(abc.ABC):
         return cls(**config)
 
 
+# What is compared with what inside a batch: the view of the anchors, and that of the candidates.
+_DIRECTIONS = {"a2p": (0, 1), "p2a": (1, 0), "a2a": (0, 0), "p2p": (1, 1)}
+
+
+class _Candidates(NamedTuple):
+    """What `info_nce` compares anchors with; its arguments."""
+
+    cosines: tf.Tensor
+    excluded: tf.Tensor | None = None
+    added: tf.Tensor | None = None
+
+
 @keras.saving.register_keras_serializable(package="simcse_tf")
 @dataclass(frozen=True)
 class InfoNCE(Objective):
     """Picks each anchor's positive among all candidates of the batch (SimCSE's loss): `info_nce` with its settings.
 
-    Where rows have labels, positives of an anchor's own class are never its negatives.
+    The candidates are the positives and the hard negatives of all rows. Other settings than the first three are what
+    later papers changed; they can be combined.
+
+    Where rows have labels, texts of an anchor's own class are never its negatives. With a model's `queue_size`, the
+    queue's texts are candidates too; with its `off_dropout`, negatives are the other anchors, and they and the anchor
+    are compared as they are without dropout (Xu et al. 2023, "SimCSE++", which has a `positive_scale` of 0.9).
 
     Attributes:
         temperature: Cosines are divided by it.
-        hard_negative_weight: Added to the logits of each anchor's own hard negatives.
+        hard_negative_weight: Added to the logits of each anchor's own hard negatives; the logarithm of the paper's
+            alpha.
         mask_false_negatives: Texts that occur twice in a batch are not each other's negatives.
+        directions: What is compared: `a2p`, anchors with the candidates above, and beside it `p2a`, positives with all
+            anchors, `a2a`, anchors with the other anchors, `p2p`, positives with the other positives. Each is a
+            cross-entropy of the own pair among the direction's negatives, and the loss is their mean.
+        joint: All directions in one sum instead, in which the own pair occurs once (Li et al. 2023, "Towards General
+            Text Embeddings with Multi-stage Contrastive Learning", where it occurs twice).
+        logits: `cosine`; `arccon`, whose own pair has to be nearer by an angle (ArcCSE); or `focal`, which weighs by
+            hardness (Focal-InfoNCE).
+        margin: Of `arccon` in radians, of `focal` a cosine. By default the paper's: 10 degrees, 0.3.
+        positive_scale: The own pair's logit is multiplied by it.
+        decoupled: Leave the own pair out of the sum below the line (decoupled contrastive learning).
+        mixed_negatives: If given, each row has one negative more, a mix of this share of its positive with the next
+            row's (MixCSE, 0.2): see `mix_positives`.
+
+    Raises:
+        UserError: A value that cannot be.
     """
 
     target: ClassVar[Target | None] = "label"
@@ -190,19 +305,127 @@ class InfoNCE(Objective):
     temperature: float = 0.05
     hard_negative_weight: float = 0.0
     mask_false_negatives: bool = True
+    directions: tuple[str, ...] = ("a2p",)
+    joint: bool = False
+    logits: str = "cosine"
+    margin: float | None = None
+    positive_scale: float = 1.0
+    decoupled: bool = False
+    mixed_negatives: float | None = None
+
+    def __post_init__(self):
+        # Keras saves lists.
+        object.__setattr__(self, "directions", tuple(self.directions))
+        check_directions(self.directions, self.joint)
+        check_choice("logits", self.logits, tuple(LOGITS))
+        if self.margin is not None and LOGITS[self.logits] is None:
+            raise UserError(f"`margin` {self.margin:g}: `logits` {self.logits} has none. Omit it.")
+        for field, name in (("margin", self.logits), ("positive_scale", "off_dropout"), ("mixed_negatives", "mixed")):
+            if (value := getattr(self, field)) is not None:
+                check_number(field, name, value)
 
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
-        masks = [same_text(local, gathered)] if self.mask_false_negatives else []
-        masks += [] if local.targets is None else [same_class(local, gathered)]
-        return info_nce(
-            local.vectors[:, 0],
-            gathered.vectors[:, 1],
-            gathered.vectors[:, 2:] if local.vectors.shape[1] > 2 else None,
-            temperature=self.temperature,
-            hard_negative_weight=self.hard_negative_weight,
-            row_offset=row_offset,
-            false_negatives=functools.reduce(tf.logical_or, masks) if masks else None,
-        )
+        """As `Objective.__call__`.
+
+        Raises:
+            ValueError: Anchors without dropout stand beside hard negatives, or in another direction than `a2p`.
+        """
+        own = tf.range(tf.shape(local.vectors)[0]) + row_offset
+        # First the direction whose column `own` stays where the others are joined to it.
+        directions = [name for name in _DIRECTIONS if name in self.directions]
+        found = [self._candidates(name, local, gathered, own) for name in directions]
+        if self.joint:
+            found = [_joined(found, own)]
+        losses = [
+            info_nce(
+                candidates.cosines,
+                own,
+                temperature=self.temperature if gathered.temperature is None else gathered.temperature,
+                excluded=candidates.excluded,
+                added=candidates.added,
+                logits=self.logits,
+                margin=(LOGITS[self.logits] or 0.0) if self.margin is None else self.margin,
+                positive_scale=self.positive_scale,
+                decoupled=self.decoupled,
+            )
+            for candidates in found
+        ]
+        return losses[0] if len(losses) == 1 else tf.add_n(losses) / len(losses)
+
+    def _candidates(self, direction: str, local: Views, gathered: Views, own: tf.Tensor) -> _Candidates:
+        """What the anchors of a direction are compared with; the own pair is in column `own`."""
+        view, other = _DIRECTIONS[direction]
+        views = slice(1, None) if direction == "a2p" else slice(other, other + 1)
+        anchors, candidates = local.vectors[:, view], _by_view(gathered.vectors, views)
+        off_dropout = gathered.without_dropout is not None
+        if off_dropout:
+            if self.directions != ("a2p",) or gathered.vectors.shape[1] > 2:
+                raise ValueError(
+                    "anchors without dropout are compared with each other alone: neither with hard negatives nor in "
+                    "other directions than a2p"
+                )
+            views = slice(1)
+            anchors, candidates = (_as_long(each.without_dropout, local) for each in (local, gathered))
+        cosines = tf.matmul(unit(anchors), unit(candidates), transpose_b=True)
+        if view == other or off_dropout:
+            pairs = tf.reduce_sum(unit(local.vectors[:, 0]) * unit(local.vectors[:, 1]), axis=1, keepdims=True)
+            cosines = tf.where(tf.one_hot(own, tf.shape(cosines)[1], True, False), pairs, cosines)
+        excluded = self._excluded(local, gathered, views)
+        if direction != "a2p":
+            return _Candidates(cosines, excluded)
+        return self._with_hard_negatives(cosines, excluded, local, gathered, own)
+
+    def _with_hard_negatives(
+        self, cosines: tf.Tensor, excluded: tf.Tensor | None, local: Views, gathered: Views, own: tf.Tensor
+    ) -> _Candidates:
+        """Weighs hard negatives among the candidates of anchors, and adds mixed ones and the queue's."""
+        rows, columns = tf.shape(gathered.vectors)[0], tf.shape(cosines)[1]
+        more, masks = [], []
+        if self.mixed_negatives is not None:
+            more.append(mix_positives(unit(gathered.vectors[:, 1]), self.mixed_negatives))
+            # What is no negative stays none with a little of another text.
+            none = tf.one_hot(own, rows, True, False)
+            false = self._excluded(local, gathered, slice(1, 2))
+            masks.append(tf.roll(none if false is None else none | false, -1, axis=1))
+        if gathered.queue is not None:
+            more.append(unit(_as_long(gathered.queue.vectors, local)))
+            empty, known = gathered.queue.text_ids < 0, _is_own_text(local, gathered.queue.text_ids)
+            masks.append(empty | (known if self.mask_false_negatives else tf.zeros_like(known)))
+        if more:
+            others = tf.matmul(unit(local.vectors[:, 0]), tf.concat(more, axis=0), transpose_b=True)
+            excluded = tf.zeros_like(cosines, tf.bool) if excluded is None else excluded
+            cosines, excluded = tf.concat([cosines, others], axis=1), tf.concat([excluded, *masks], axis=1)
+        added, hard = None, gathered.vectors.shape[1] - 2
+        if hard and self.hard_negative_weight:
+            weights = tf.tile(self.hard_negative_weight * tf.one_hot(own, rows), [1, hard])
+            added = tf.pad(weights, [[0, 0], [rows, tf.shape(cosines)[1] - columns]])
+        return _Candidates(cosines, excluded, added)
+
+    def _excluded(self, local: Views, gathered: Views, views: slice) -> tf.Tensor | None:
+        """Which candidates are no negatives, as `same_text`; None if all are."""
+        masks = [same_text(local, gathered, views)] if self.mask_false_negatives else []
+        masks += [] if local.targets is None else [same_class(local, gathered, views)]
+        return functools.reduce(tf.logical_or, masks) if masks else None
+
+
+def _joined(found: list[_Candidates], own: tf.Tensor) -> _Candidates:
+    """All candidates side by side, with the own pair in the first direction alone."""
+    first, *others = found
+    excluded = [tf.zeros_like(first.cosines, tf.bool) if first.excluded is None else first.excluded]
+    for each in others:
+        is_own = tf.one_hot(own, tf.shape(each.cosines)[1], True, False)
+        excluded.append(is_own if each.excluded is None else is_own | each.excluded)
+    cosines = tf.concat([each.cosines for each in found], axis=1)
+    added = first.added
+    if added is not None:
+        added = tf.pad(added, [[0, 0], [0, tf.shape(cosines)[1] - tf.shape(added)[1]]])
+    return _Candidates(cosines, tf.concat(excluded, axis=1), added)
+
+
+def _as_long(vectors: tf.Tensor | None, local: Views) -> tf.Tensor:
+    """As many of the first numbers as the batch's vectors have: an objective of prefixes shortens those alone."""
+    assert vectors is not None
+    return vectors[..., : local.vectors.shape[-1]]
 
 
 @keras.saving.register_keras_serializable(package="simcse_tf")
@@ -213,6 +436,8 @@ class TripletMargin(Objective):
     Attributes:
         margin: How much nearer the positive has to be, in squared distance.
     """
+
+    compares_rows: ClassVar[bool] = False
 
     margin: float = 0.2
 
@@ -262,27 +487,27 @@ class CoSENT(Objective):
         return tf.fill([tf.shape(local.vectors)[0]], loss)
 
 
-def same_text(local: Views, gathered: Views) -> tf.Tensor:
+def same_text(local: Views, gathered: Views, views: slice = slice(1, None)) -> tf.Tensor:
     """Which candidates are, word for word, the anchor or its positive.
 
     Args:
         local: `n` rows.
         gathered: `m` rows.
+        views: Those that are candidates.
 
     Returns:
-        `(n, (views - 1) m)` bool: positives first, then view by view. Each row's own positive is among them.
+        `(n, views m)` bool: view by view, positives first by default. Each row's own positive is among them.
     """
-    candidates = tf.concat(tf.unstack(gathered.text_ids, axis=1)[1:], axis=0)
-    anchors, positives = local.text_ids[:, :1], local.text_ids[:, 1:2]
-    return (anchors == candidates) | (positives == candidates)
+    return _is_own_text(local, _by_view(gathered.text_ids, views))
 
 
-def same_class(local: Views, gathered: Views) -> tf.Tensor:
-    """Which candidates are positives of the anchor's class. Of hard negatives labels say nothing.
+def same_class(local: Views, gathered: Views, views: slice = slice(1, None)) -> tf.Tensor:
+    """Which candidates are anchors or positives of the anchor's class. Of hard negatives labels say nothing.
 
     Args:
         local: `n` rows with labels.
         gathered: `m` rows with labels.
+        views: Those that are candidates.
 
     Returns:
         As `same_text`.
@@ -290,7 +515,27 @@ def same_class(local: Views, gathered: Views) -> tf.Tensor:
     assert local.targets is not None
     assert gathered.targets is not None
     same = tf.expand_dims(local.targets, 1) == tf.expand_dims(gathered.targets, 0)
-    return tf.concat([same, *[tf.zeros_like(same)] * (local.text_ids.shape[1] - 2)], axis=1)
+    candidates = range(local.text_ids.shape[1])[views]
+    return tf.concat([same if view < 2 else tf.zeros_like(same) for view in candidates], axis=1)
+
+
+def _is_own_text(local: Views, text_ids: tf.Tensor) -> tf.Tensor:
+    """Which of `(columns,)` texts are the anchor or its positive: `(n, columns)` bool."""
+    anchors, positives = local.text_ids[:, :1], local.text_ids[:, 1:2]
+    return (anchors == text_ids) | (positives == text_ids)
+
+
+def _by_view(x: tf.Tensor, views: slice) -> tf.Tensor:
+    """Some views under each other, first the first view of all rows: `(m, views, ...)` to `(views m, ...)`."""
+    chosen = tf.unstack(x, axis=1)[views]
+    return chosen[0] if len(chosen) == 1 else tf.concat(chosen, axis=0)
+
+
+def innermost(objective: Any) -> Any:
+    """What compares the rows, where other objectives are wrapped around it: each has its own as `objective`."""
+    while (inner := getattr(objective, "objective", None)) is not None:
+        objective = inner
+    return objective
 
 
 def count_false_negatives(local: Views, gathered: Views) -> tf.Tensor:

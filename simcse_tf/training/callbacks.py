@@ -158,7 +158,8 @@ class Evaluation(StepCallback):
 
     def on_step(self, loss):
         rate = float(self.model.optimizer.learning_rate)
-        self._log(loss=loss, learning_rate=rate, false_negatives=int(self.logs["false_negatives"]))
+        learned = {name: self.logs[name] for name in ("temperature",) if name in self.logs}
+        self._log(loss=loss, learning_rate=rate, false_negatives=int(self.logs["false_negatives"]), **learned)
         if self.step % self._every == 0 or self.step == self._total_steps:
             self._evaluate()
 

@@ -19,7 +19,9 @@ from simcse_tf.data.tokenization import check_prompts
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
+from simcse_tf.formats.encoders import SentenceEncoder
 from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
+from simcse_tf.models.terms import AlignUniform, DimensionContrast, WithTerms
 from simcse_tf.training import callbacks, compute, fingerprint, keep, provenance, replicas
 from simcse_tf.training.checkpoint import Progress, RunDirectory, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
@@ -28,10 +30,12 @@ from simcse_tf.training.progress import ProgressBar
 from simcse_tf.training.simcse import SimCSE
 
 OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
-    "infonce": lambda config: InfoNCE(config.temperature, config.hard_negative_weight, config.mask_false_negatives),
+    "infonce": lambda config: info_nce(config),
     "triplet": lambda config: TripletMargin(config.margin),
     "cosent": lambda config: CoSENT(config.temperature),
+    "align_uniform": lambda config: AlignUniform(),
 }
+TERMS: dict[str, Callable[[], Objective]] = {"dimensions": DimensionContrast, "align_uniform": AlignUniform}
 
 
 # Of English prose, about; for a warning.
@@ -92,7 +96,7 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     dtype = "float32" if precision == "off" else f"mixed_{precision}"
     with strategy.scope():
         encoder = keep.starting_encoder(plan.origin, config, dtype)
-        model = SimCSE(encoder, objective(config), config.dropout_masks, config.chunk_size, config.max_length)
+        model = simcse(encoder, config)
         model.compile(
             optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
             jit_compile=compute.use_xla(config, strategy),
@@ -133,6 +137,7 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
         encoder.tokenizer,
         max_length=config.max_length,
         prompts=encoder.config.prompts,
+        repetition=repetition(config, start),
         # Determinism takes parallel calls out again, and TensorFlow writes an error about it.
         parallel=not deterministic,
     )
@@ -253,7 +258,48 @@ def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], ste
 
 def objective(config: TrainConfig) -> Objective:
     """The loss that a configuration asks for."""
-    return OBJECTIVES[config.loss](config)
+    loss, terms = OBJECTIVES[config.loss](config), config.numbers("add")
+    return WithTerms(loss, tuple(TERMS[name]() for name in terms), tuple(terms.values())) if terms else loss
+
+
+def info_nce(config: TrainConfig) -> InfoNCE:
+    """InfoNCE with a configuration's settings."""
+    ((logits, margin),) = config.numbers("logits").items()
+    negatives = config.numbers("negatives")
+    return InfoNCE(
+        config.temperature,
+        config.hard_negative_weight,
+        config.mask_false_negatives,
+        directions=config.directions,
+        joint=config.joint,
+        logits=logits,
+        margin=margin or None,
+        positive_scale=negatives.get("off_dropout", 1.0),
+        decoupled=config.decoupled,
+        mixed_negatives=negatives.get("mixed"),
+    )
+
+
+def simcse(encoder: SentenceEncoder, config: TrainConfig) -> SimCSE:
+    """The model that a configuration trains, with its encoder."""
+    negatives = config.numbers("negatives")
+    return SimCSE(
+        encoder,
+        objective(config),
+        config.dropout_masks,
+        config.chunk_size,
+        config.max_length,
+        off_dropout="off_dropout" in negatives,
+        queue_size=int(negatives["queue"]) if "queue" in negatives else None,
+        learn_temperature=config.learn_temperature,
+        word_repetition=config.word_repetition,
+    )
+
+
+def repetition(config: TrainConfig, start: int) -> pipeline.Repetition | None:
+    """What a configuration repeats in the batches from a step on."""
+    rate = config.word_repetition
+    return None if rate is None else pipeline.Repetition(rate, seed=config.seed, start_step=start)
 
 
 def optimizer(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-# Names of variables: what a dense layer adds, and what a LayerNorm multiplies by and adds.
+# Names of variables: what a dense layer adds, what a LayerNorm multiplies by and adds, and a learned temperature.
 # Keras hands over its own variables ("gamma") or TensorFlow's ("encoder/layer_norm/gamma:0").
-_WITHOUT_DECAY = (r"(^|/)(bias|gamma|beta)(:\d+)?$",)
+_WITHOUT_DECAY = (r"(^|/)(bias|gamma|beta|log_temperature)(:\d+)?$",)
 
 
 @keras.saving.register_keras_serializable(package="simcse_tf")
 class AdamW(keras.optimizers.Adam):
     """Keras' AdamW, with the same numbers and variables, but one kernel for each variable's update.
 
-    Weight decay leaves out biases and LayerNorm, as in the SimCSE paper's code and Hugging Face's trainer, unless
+    Weight decay leaves out biases, LayerNorm and a learned temperature, as in the SimCSE paper's code and Hugging Face's trainer, unless
     `exclude_from_weight_decay` says otherwise.
 
     Keras puts the update together from ten element-wise passes over weights, moments and gradients, most of them over

@@ -189,6 +189,22 @@ def _check_objective(config: TrainConfig, source: sources.Source) -> None:
             f"`loss` cosent needs two texts and a score in every row, but `data` {config.data} has {has}{columns}. "
             "Name the three with `columns`, such as sentence1 sentence2 score; or use `loss` infonce."
         )
+    if source.target == "label" and config.loss == "align_uniform":
+        raise UserError(
+            f"`loss` align_uniform has no use for labels, but `data` {config.data} has texts with labels{columns}. Use "
+            "`loss` infonce; or, to train on the texts alone, name their column with `columns`."
+        )
+    if source.target == "label" and "queue" in config.numbers("negatives"):
+        raise UserError(
+            f"`negatives` queue: `data` {config.data} has texts with labels{columns}, and of texts of earlier batches "
+            "the labels are not kept. Omit queue, or name the column of the texts alone with `columns`."
+        )
+    if "off_dropout" in config.numbers("negatives") and (source.views > 1 or source.target):
+        has = "texts with labels" if source.target else _texts(source)
+        raise UserError(
+            f"`negatives` off_dropout needs single sentences, of which dropout alone makes pairs, but `data` "
+            f"{config.data} has {has}{columns}. Omit it, or name the column of the sentences with `columns`."
+        )
     if source.views > 2:
         return
     has = f"has {'texts with labels' if source.target else _texts(source)} and no hard negatives"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal, get_args
 
 import keras
@@ -11,18 +12,21 @@ import tensorflow as tf
 
 from simcse_tf.checks import check_choice, check_range
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, DropoutMasks, Head, HeadInit, Pooling
-from simcse_tf.data import in_memory, pipeline
+from simcse_tf.data import in_memory, pipeline, repetition
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
-from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, Views, count_false_negatives, unit
+from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, innermost, unit
 from simcse_tf.training import gradcache, replicas
 from simcse_tf.training.compute import keep_freed_memory
+from simcse_tf.training.momentum import MomentumQueue
 
 _Step = Literal["train", "test", "predict"]
 # Rows of a list in a batch, as in Keras, where nothing is said.
 _BATCH_SIZE = 32
+# The lowest temperature that is learned, as in CLIP.
+_LEAST_TEMPERATURE = 0.01
 # What Keras takes beside the data and has no meaning here, with the reason.
 _NO_TARGETS = (
     "what belongs to a text is part of its row: fit([(anchor, positive), ...]), fit([(text, label), ...]) or, with the "
@@ -77,10 +81,20 @@ class SimCSE(replicas.Model):
             See `simcse_tf.training.gradcache`.
         max_length: Longest text in training and `evaluate`, in tokens, [CLS] and [SEP] included. `predict` and the
             encoder take texts as long as the encoder allows.
+        off_dropout: Training encodes the anchors once more, without dropout, and InfoNCE takes these for negatives, not
+            the positives of other rows (SimCSE++; to be used with `InfoNCE(positive_scale=0.9)`). For sentences alone.
+        queue_size: If given, InfoNCE has so many texts of earlier batches as negatives too (ESimCSE: 2.5 batches): see
+            `simcse_tf.training.momentum`. The queue is part of this model, not of the encoder, and `evaluate` does
+            without.
+        queue_momentum: How much of the queue's moving average of the encoder stays, in each step.
+        learn_temperature: Train InfoNCE's temperature too, from the objective's own on, down to 0.01; `fit` logs it.
+        word_repetition: If given, `fit` repeats some tokens of every positive, below this share (ESimCSE, 0.32): see
+            `simcse_tf.data.repetition`.
         name: The model's name.
 
     Raises:
-        UserError: A value that cannot be, or `max_length` is more than the encoder has positions for.
+        UserError: A value that cannot be, or `max_length` (with `word_repetition` 9 more) is more than the encoder has
+            positions for.
     """
 
     def __init__(
@@ -91,6 +105,11 @@ class SimCSE(replicas.Model):
         chunk_size: int | None = None,
         max_length: int = 32,
         *,
+        off_dropout: bool = False,
+        queue_size: int | None = None,
+        queue_momentum: float = 0.995,
+        learn_temperature: bool = False,
+        word_repetition: float | None = None,
         name: str = "simcse",
     ):
         super().__init__(name=name)
@@ -99,16 +118,50 @@ class SimCSE(replicas.Model):
         check_choice("dropout_masks", dropout_masks, get_args(DropoutMasks))
         if chunk_size is not None:
             check_range("chunk_size", chunk_size, low=1)
+        if queue_size is not None:
+            check_range("queue_size", queue_size, low=1)
+        check_range("queue_momentum", queue_momentum, low=0, high=1)
         check_length(max_length, encoder.backbone.max_sequence_length)
+        if word_repetition is not None:
+            check_range("word_repetition", word_repetition, above=0, high=1, why="a share of a text's tokens")
+            _check_room(max_length, encoder.backbone.max_sequence_length)
         self.encoder = encoder
         self.objective = objective or InfoNCE()
         self.dropout_masks = dropout_masks
         self.chunk_size = chunk_size
         self.max_length = max_length
+        self.off_dropout = off_dropout
+        self.queue_size = queue_size
+        self.queue_momentum = queue_momentum
+        self.learn_temperature = learn_temperature
+        self.word_repetition = word_repetition
+        self._check_objective()
+        self._queue = None if queue_size is None else MomentumQueue(encoder, queue_size, queue_momentum)
+        if learn_temperature:
+            start = keras.initializers.Constant(math.log(innermost(self.objective).temperature))
+            self._log_temperature = self.add_weight(name="log_temperature", shape=(), initializer=start)
         # Views of a row in the texts that each step was traced for.
         self._train_views = self._test_views = self._predict_views = None
-        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "false_negatives")}
+        logged = ["loss", "false_negatives", *["temperature"] * learn_temperature]
+        self._means = {name: keras.metrics.Mean(name=name) for name in logged}
         self.built = True
+
+    def _check_objective(self) -> None:
+        """Checks that the objective has a use for what this model gives it."""
+        inner = innermost(self.objective)
+        for name in ("off_dropout", "queue_size", "learn_temperature"):
+            if getattr(self, name) and not isinstance(inner, InfoNCE):
+                raise UserError(f"`{name}`: a part of InfoNCE, not of {_name(inner)}. Omit it.")
+        if self.off_dropout and self.dropout_masks == "same":
+            raise UserError(
+                "`off_dropout` and `dropout_masks` same: its two views are equal, and nothing is to be learned. Omit "
+                "one of them."
+            )
+        if self.off_dropout and inner.directions != ("a2p",):
+            raise UserError(
+                f"`off_dropout` and `directions` {' '.join(inner.directions)}: anchors without dropout are compared "
+                "with each other alone. Omit one of them."
+            )
 
     @classmethod
     def from_preset(
@@ -126,6 +179,7 @@ class SimCSE(replicas.Model):
         chunk_size: int | None = None,
         dtype: str = "float32",
         head_init: HeadInit = "random",
+        **settings: Any,
     ) -> SimCSE:
         """Makes a model over `SentenceEncoder.from_preset`, whose arguments and errors it shares.
 
@@ -144,6 +198,7 @@ class SimCSE(replicas.Model):
             chunk_size: As for the class.
             dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`.
             head_init: Where a head starts that the preset has not saved.
+            **settings: Others of the class.
         """
         origin = presets.locate(preset)
         config = origin.encoder_config(
@@ -152,7 +207,7 @@ class SimCSE(replicas.Model):
         if head is None and config.head == "none":
             config = dataclasses.replace(config, head="train_only")
         encoder = load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
-        return cls(encoder, objective, dropout_masks, chunk_size, max_length)
+        return cls(encoder, objective, dropout_masks, chunk_size, max_length, **settings)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Exports the encoder; see `SentenceEncoder.export`."""
@@ -165,6 +220,11 @@ class SimCSE(replicas.Model):
             "dropout_masks": self.dropout_masks,
             "chunk_size": self.chunk_size,
             "max_length": self.max_length,
+            "off_dropout": self.off_dropout,
+            "queue_size": self.queue_size,
+            "queue_momentum": self.queue_momentum,
+            "learn_temperature": self.learn_temperature,
+            "word_repetition": self.word_repetition,
             "name": self.name,
         }
 
@@ -311,10 +371,9 @@ class SimCSE(replicas.Model):
             return x
         self._check_rows(rows.texts.shape[1], None if rows.targets is None else rows.targets.dtype)
         batch_size = min(batch_size or _BATCH_SIZE, len(rows))
-        if batch_size < 2 and isinstance(self.objective, InfoNCE):
-            raise UserError(f"{batch_size} row in a batch: InfoNCE needs at least 2, the others are the negatives.")
-        if batch_size < 2 and isinstance(self.objective, CoSENT):
-            raise UserError(f"{batch_size} row in a batch: CoSENT needs at least 2, which it compares.")
+        for one in (self.objective, innermost(self.objective)):
+            if batch_size < 2 and getattr(one, "compares_rows", False):
+                raise UserError(f"{batch_size} row in a batch: {_name(one)} needs at least 2, which it compares.")
         # Drawn from what keras.utils.set_random_seed seeds, so that all workers shuffle alike.
         seed = np.random.randint(2**31) if shuffle else None
         if rows.targets is not None and rows.texts.shape[1] == 1:
@@ -330,11 +389,17 @@ class SimCSE(replicas.Model):
     def _check_rows(self, views: int, numbers: Any) -> None:
         """Checks that the objective can do something with rows of so many texts, and numbers of such a type."""
         target = getattr(self.objective, "target", None)
-        name = type(self.objective).__name__
+        name = _name(innermost(self.objective))
         if target == "score" and (views != 2 or numbers is None):
             raise UserError(f"{name} needs rows of two texts and a score: fit([(text, text, 0.8), ...]).")
+        if self.off_dropout and (views != 1 or numbers is not None):
+            raise UserError(f"`off_dropout`: for sentences alone, not for rows of {views} texts or with numbers.")
+        if self.word_repetition is not None and target == "score":
+            raise UserError("`word_repetition`: needs positives, and these pairs have scores. Omit it.")
         if numbers is None or target == "score":
             return
+        if self._queue is not None:
+            raise UserError("`queue_size`: of texts of earlier batches the classes are not kept. Omit it, or the labels.")
         if target != "label":
             raise UserError(f"{name} has no use for the numbers at the end of the rows. Omit them.")
         if views != 1 or not np.issubdtype(numbers, np.integer):
@@ -347,8 +412,16 @@ class SimCSE(replicas.Model):
         """Batches of text as batches of token ids, cut into equal shares where there are several replicas."""
         spec = tf.nest.flatten(texts.element_spec)[0]
         self._expect_views(step, spec.shape[1])
+        repeated = None
+        if step == "train" and self.word_repetition is not None:
+            # Drawn as the order of a list is.
+            repeated = pipeline.Repetition(self.word_repetition, seed=np.random.randint(2**31))
         batches = pipeline.tokenized(
-            texts, self.encoder.tokenizer, max_length=self.max_length, prompts=self.encoder.config.prompts
+            texts,
+            self.encoder.tokenizer,
+            max_length=self.max_length,
+            prompts=self.encoder.config.prompts,
+            repetition=repeated,
         )
         strategy, batch_size = self.distribute_strategy, spec.shape[0]
         if strategy.num_replicas_in_sync == 1:
@@ -392,13 +465,19 @@ class SimCSE(replicas.Model):
         return tf.stack(vectors, axis=1)
 
     def train_step(self, data):
-        gradients, logs = self.gradients(_two_views(_inputs(data)))
+        batch = _two_views(_inputs(data))
+        gradients, logs = self.gradients(batch)
         self.optimizer.apply(replicas.shared_gradients(gradients), self.trainable_variables)
+        if self._queue is not None:
+            self._queue.step(self.encoder, _anchors(batch), batch["text_ids"][:, 0], pack=self.pack)
         return self._report(logs)
 
     def test_step(self, data):
         batch = _two_views(_inputs(data))
-        return self._report(self._compare(self(batch), batch))
+        vectors = self(batch)
+        if self.off_dropout:
+            vectors = tf.concat([vectors, vectors[:, :1]], axis=1)
+        return self._report(self._compare(vectors, batch))
 
     def predict_step(self, data):
         return unit(self(_inputs(data)))
@@ -411,23 +490,39 @@ class SimCSE(replicas.Model):
             `trainable_variables`; and its share of the step's logs.
         """
         variables = self.trainable_variables
+        queue = None if self._queue is None else self._queue.texts
         if self.chunk_size is None:
             with tf.GradientTape() as tape:
-                logs = self._compare(self(batch, training=True), batch)
+                logs = self._compare(self._train_vectors(batch), batch, queue)
                 scaled = self.optimizer.scale_loss(logs["loss"])
             # Embedding gradients arrive as indexed slices; AdamW moves every row anyway.
             return [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)], logs
 
-        def encode(chunk):
-            return self(chunk, training=True)
-
         inputs = {name: batch[name] for name in ("token_ids", "padding_mask")}
-        vectors, backpropagate = gradcache.encode(encode, inputs, self.chunk_size, self.encoder.dropout_seeds)
+        vectors, backpropagate = gradcache.encode(
+            self._train_vectors, inputs, self.chunk_size, self.encoder.dropout_seeds
+        )
+        # What the loss has beside the vectors: a temperature.
+        encoders = self.encoder.trainable_variables
+        others = [v for v in variables if all(v is not one for one in encoders)]
         with tf.GradientTape() as tape:
             tape.watch(vectors)
-            logs = self._compare(vectors, batch)
+            logs = self._compare(vectors, batch, queue)
             scaled = self.optimizer.scale_loss(logs["loss"])
-        return backpropagate(tape.gradient(scaled, vectors), variables), logs
+        of_vectors, of_others = tape.gradient(scaled, (vectors, others))
+        gradients = zip((*encoders, *others), (*backpropagate(of_vectors, encoders), *of_others), strict=True)
+        by_variable = {id(variable): gradient for variable, gradient in gradients}
+        return [by_variable[id(variable)] for variable in variables], logs
+
+    def _train_vectors(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """`(batch, views, dim)` under dropout; with `off_dropout`, the anchors without it stand behind the views."""
+        vectors = self(batch, training=True)
+        if not self.off_dropout:
+            return vectors
+        without = self.encoder.pooled(_anchors(batch), pack=self.pack)
+        if self.encoder.head is not None:
+            without = self.encoder.head(without)
+        return tf.concat([vectors, without[:, tf.newaxis]], axis=1)
 
     def _report(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """A step's logs are its own, over all replicas; Keras puts their means into the epoch's logs."""
@@ -439,14 +534,24 @@ class SimCSE(replicas.Model):
                 self._means[name].update_state(value)
         return logs
 
-    def _compare(self, vectors: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _compare(
+        self, vectors: tf.Tensor, batch: dict[str, tf.Tensor], queue: Queue | None = None
+    ) -> dict[str, tf.Tensor]:
         """This replica's share of the mean loss over the global batch and of the false negatives: scalars."""
+        views = batch["text_ids"].shape[1]
         local = Views(vectors, batch["text_ids"], batch.get("targets"))
-        gathered = Views(*(None if x is None else replicas.gather(x) for x in local))
+        if self.off_dropout:
+            local = local._replace(vectors=vectors[:, :views], without_dropout=vectors[:, views])
+        gathered = Views(*(None if x is None else replicas.gather(x) for x in local))._replace(queue=queue)
+        logs = {}
+        if self.learn_temperature:
+            temperature = tf.maximum(tf.exp(tf.convert_to_tensor(self._log_temperature)), _LEAST_TEMPERATURE)
+            gathered = gathered._replace(temperature=temperature)
+            logs["temperature"] = temperature / replicas.count()
         rows = tf.shape(vectors)[0]
         losses = self.objective(local, gathered, replicas.row_offset(rows))
         loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
-        return {"loss": loss, "false_negatives": count_false_negatives(local, gathered)}
+        return {"loss": loss, "false_negatives": count_false_negatives(local, gathered)} | logs
 
 
 def _inputs(data: Any) -> dict[str, tf.Tensor]:
@@ -459,6 +564,24 @@ def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     if batch["text_ids"].shape[1] > 1:
         return batch
     return {name: x if name == "targets" else tf.repeat(x, 2, axis=1) for name, x in batch.items()}
+
+
+def _anchors(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The first view alone, as the encoder takes it."""
+    return {name: batch[name][:, 0] for name in ("token_ids", "padding_mask")}
+
+
+def _name(objective: Any) -> str:
+    return type(objective).__name__
+
+
+def _check_room(max_length: int, positions: int) -> None:
+    """Checks that positives with repeated tokens have positions."""
+    if max_length + repetition.MOST > positions:
+        raise UserError(
+            f"`max_length` {max_length}: `word_repetition` makes texts up to {repetition.MOST} tokens longer, and this "
+            f"encoder has only {positions} positions. Lower it to {positions - repetition.MOST}."
+        )
 
 
 def _split(x: Any, share: float, validation_data: Any) -> tuple[in_memory.Rows, in_memory.Rows]:

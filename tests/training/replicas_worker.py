@@ -17,14 +17,13 @@ from simcse_tf.data.pipeline import Feed, token_batches
 from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import load_encoder
 from simcse_tf.training import loop
-from simcse_tf.training.simcse import SimCSE
 
 preset, directory, replicas = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(replicas, 1))
 strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else None
 strategy = strategy or tf.distribute.get_strategy()
-CONFIG = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5)
+CONFIG = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5, max_length=12)
 
 
 class Logs(keras.callbacks.Callback):
@@ -40,10 +39,10 @@ class Logs(keras.callbacks.Callback):
 
 def train(data, chunk_size=None, *, optimizer=None, texts=False, **settings):
     keras.utils.set_random_seed(1)
-    config, source = replace(CONFIG, **settings), sources.open_source(str(directory / data))
+    config, source = replace(CONFIG, chunk_size=chunk_size, **settings), sources.open_source(str(directory / data))
     with strategy.scope():
         encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
-        model = SimCSE(encoder, loop.objective(config), chunk_size=chunk_size)
+        model = loop.simcse(encoder, config)
         model.compile(optimizer=optimizer or loop.optimizer(config, 5, strategy), jit_compile=False)
     logs, vectors = Logs(), np.zeros(0)
     if texts:
@@ -53,7 +52,8 @@ def train(data, chunk_size=None, *, optimizer=None, texts=False, **settings):
         vectors = model.predict([row[0] for row in rows[:5]], verbose=0)
     else:
         feed = Feed(source, batch_size=8, seed=0)
-        batches = token_batches(feed, encoder.tokenizer, max_length=12)
+        repeated = loop.repetition(config, 0)
+        batches = token_batches(feed, encoder.tokenizer, max_length=config.max_length, repetition=repeated)
         model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[logs])
     weights = np.concatenate([np.ravel(v) for v in (*model.trainable_variables, vectors)])
     return {"losses": logs.losses, "false_negatives": logs.false_negatives, "weights": weights.tolist()}
@@ -68,6 +68,9 @@ if replicas < 4:
     results["classes"] = train("classes.csv", chunk_size)
     with strategy.scope():
         # Unlike AdamW and clipping it shows the gradients' size.
-        descent = keras.optimizers.SGD(0.02)
-    results["graded"] = train("graded.csv", chunk_size, optimizer=descent, loss="cosent")
+        descent = [keras.optimizers.SGD(0.02) for _ in range(2)]
+    results["graded"] = train("graded.csv", chunk_size, optimizer=descent[0], loss="cosent")
+    everything = {"negatives": ("queue:12", "mixed", "off_dropout"), "learn_temperature": True, "word_repetition": 0.5}
+    everything["add"] = ("dimensions", "align_uniform")
+    results["everything"] = train("sentences.txt", chunk_size, optimizer=descent[1], **everything)
 json.dump(results, sys.stdout)

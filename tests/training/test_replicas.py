@@ -35,6 +35,7 @@ def data(tmp_path_factory):
     graded = ["text1,text2,score", *(f"{a},{b},{i % 5}" for i, (a, b) in enumerate(zip(left, right, strict=True)))]
     for name, lines in (("negatives", negatives), ("classes", classes), ("graded", graded)):
         (directory / f"{name}.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    (directory / "sentences.txt").write_text("\n".join(left) + "\n", "utf-8")
     return directory
 
 
@@ -45,7 +46,7 @@ def one_replica(tiny_preset, data):
 
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, data, replicas):
-    """Hard negatives, classes, graded pairs, clipping and AdamW included; dropout off."""
+    """Hard negatives, classes, graded pairs, a queue and whatever else has a state, clipping and AdamW included; dropout off."""
     several = train(tiny_preset, data, replicas)
     assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
     assert max(one_replica["false_negatives"]) > 0
@@ -53,7 +54,7 @@ def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_
     if replicas == 2:
         # Texts from a list: shuffled, evaluated, predicted.
         compare(several["texts"], one_replica["texts"])
-        for kind in ("classes", "graded"):
+        for kind in ("classes", "graded", "everything"):
             compare(several[kind], one_replica[kind])
 
 

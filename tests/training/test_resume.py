@@ -25,10 +25,19 @@ def losses(run):
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
+# All that has a state beside the weights, or draws something in every step.
+EVERYTHING = [
+    *("--negatives", "queue:20", "mixed", "off_dropout", "--learn-temperature", "--word-repetition", "0.5"),
+    *("--add", "dimensions", "align_uniform:0.2"),
+]
+
+
+@pytest.mark.parametrize("objective", [[], EVERYTHING], ids=["plain", "everything"])
 def test_sigterm_saves_and_what_a_kill_leaves_behind_does_not_matter(
-    capsys, flags, sentences_file, tmp_path, monkeypatch
+    capsys, flags, objective, sentences_file, tmp_path, monkeypatch
 ):
     whole, run = tmp_path / "whole", tmp_path / "run"
+    flags = [*objective, *flags]
     train.main([*flags, str(whole)])
 
     on_step = Evaluation.on_step

@@ -233,8 +233,9 @@ def test_supervised_training_keeps_and_exports_the_head(capsys, tiny_preset, tri
         ("infonce", "off", "text,label", "{a},{class_}"),
         ("triplet", "float16", "anchor,positive,negative", "{a},{b},{a}"),
         ("cosent", "bfloat16", "sentence1,sentence2,score", "{a},{b},{class_}"),
+        ("align_uniform", "off", "text", "{a}"),
     ],
-    ids=["hard negatives", "classes", "triplets", "graded pairs"],
+    ids=["hard negatives", "classes", "triplets", "graded pairs", "alignment and uniformity"],
 )
 def test_every_kind_of_rows_and_every_objective_run(capsys, tiny_preset, tmp_path, loss, precision, header, value):
     data = tmp_path / "data.csv"
