@@ -29,8 +29,8 @@ Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 
 # What is compared with what inside a batch: anchors with positives, positives with anchors, and each with themselves.
 DIRECTIONS = ("a2p", "p2a", "a2a", "p2p")
-# Names that may have a number behind a colon, with the paper's or ours: what a cosine becomes before the softmax and its
-# margin; negatives beside the batch's, with a share, a scale and a size; terms beside the loss, with their weights.
+# Names that may have a number behind a colon, with the one they have otherwise: what a cosine becomes before the softmax,
+# with a margin; negatives beside the batch's, with a share, a scale and a size; terms beside the loss, with weights.
 LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "focal": 0.3}
 NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
 TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1}
@@ -331,7 +331,11 @@ class TrainConfig:
         if "off_dropout" in negatives:
             for field, contradicts, reason in (
                 ("dropout", self.dropout == 0, "there is no dropout to be without"),
-                ("dropout_masks", self.dropout_masks == "same", "its two views are equal, and nothing is to be learned"),
+                (
+                    "dropout_masks",
+                    self.dropout_masks == "same",
+                    "its two views are equal, with nothing to learn",
+                ),
                 ("directions", len(self.directions) > 1, "anchors without dropout are compared with each other alone"),
             ):
                 if contradicts:

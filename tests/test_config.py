@@ -175,7 +175,7 @@ def test_an_unknown_recipe_gets_the_nearest_names():
 
 
 def test_an_unknown_field_of_a_saved_configuration_is_named():
-    with pytest.raises(UserError, match=r"run/config.json: unknown field 'temprature'. Did you mean 'temperature'\?"):
+    with pytest.raises(UserError, match=r"run/config.json: unknown field 'temprature'. Did you mean 'temperature'"):
         TrainConfig.from_json('{"temprature": 1}', where="run/config.json")
     with pytest.raises(UserError, match=r"config.json:1: not JSON"):
         TrainConfig.from_json("{")

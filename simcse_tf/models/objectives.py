@@ -226,7 +226,7 @@ class Objective(abc.ABC):
     """
 
     target: ClassVar[Target | None] = None
-    compares_rows: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
@@ -301,6 +301,7 @@ class InfoNCE(Objective):
     """
 
     target: ClassVar[Target | None] = "label"
+    compares_rows: ClassVar[bool] = True
 
     temperature: float = 0.05
     hard_negative_weight: float = 0.0
@@ -386,7 +387,8 @@ class InfoNCE(Objective):
             # What is no negative stays none with a little of another text.
             none = tf.one_hot(own, rows, True, False)
             false = self._excluded(local, gathered, slice(1, 2))
-            masks.append(tf.roll(none if false is None else none | false, -1, axis=1))
+            none = none if false is None else none | false
+            masks.append(tf.concat([none[:, 1:], none[:, :1]], axis=1))
         if gathered.queue is not None:
             more.append(unit(_as_long(gathered.queue.vectors, local)))
             empty, known = gathered.queue.text_ids < 0, _is_own_text(local, gathered.queue.text_ids)
@@ -437,8 +439,6 @@ class TripletMargin(Objective):
         margin: How much nearer the positive has to be, in squared distance.
     """
 
-    compares_rows: ClassVar[bool] = False
-
     margin: float = 0.2
 
     def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
@@ -467,6 +467,7 @@ class CoSENT(Objective):
     """
 
     target: ClassVar[Target | None] = "score"
+    compares_rows: ClassVar[bool] = True
 
     temperature: float = 0.05
 

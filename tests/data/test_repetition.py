@@ -68,7 +68,9 @@ def test_positives_alone_and_the_same_again_from_any_step(sentences_file):
             assert not got[name][:, 0, 12:].any()
         assert (got["padding_mask"][:, 1].sum(1) >= usual["padding_mask"][:, 0].sum(1)).all()
         np.testing.assert_array_equal(got["text_ids"], np.repeat(usual["text_ids"], 2, axis=1))
-        for row, mask, original in zip(got["token_ids"][:, 1], got["padding_mask"][:, 1], usual["token_ids"], strict=True):
+        for row, mask, original in zip(
+            got["token_ids"][:, 1], got["padding_mask"][:, 1], usual["token_ids"], strict=True
+        ):
             distinct = [token for token, _ in itertools.groupby(row[: mask.sum()])]
             assert distinct == [token for token, _ in itertools.groupby(original[0][original[0] > 0])]
     extra = [batch["padding_mask"][:, 1].sum(1) - batch["padding_mask"][:, 0].sum(1) for batch in whole]

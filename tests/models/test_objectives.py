@@ -229,9 +229,7 @@ OBJECTIVES = {
     "weighted hard negatives": plain(3, InfoNCE(0.3, 0.7), lambda x: numpy_info_nce(x, 0.3, 0.7)),
     "many hard negatives": plain(5, InfoNCE(0.3, 0.7), lambda x: numpy_info_nce(x, 0.3, 0.7)),
     "classes": plain(2, InfoNCE(0.3), lambda x: numpy_info_nce(x, 0.3, same=same_label), LABELS),
-    "classes with hard negatives": plain(
-        4, InfoNCE(0.3), lambda x: numpy_info_nce(x, 0.3, same=same_label), LABELS
-    ),
+    "classes with hard negatives": plain(4, InfoNCE(0.3), lambda x: numpy_info_nce(x, 0.3, same=same_label), LABELS),
     "triplet margin": plain(3, TripletMargin(0.4), lambda x: numpy_triplet(x, 0.4)),
     "triplet margin to many": plain(5, TripletMargin(0.4), lambda x: numpy_triplet(x, 0.4)),
     "graded pairs": plain(2, CoSENT(0.5), lambda x: numpy_cosent(x, SCORES, 0.5), SCORES),
@@ -239,10 +237,17 @@ OBJECTIVES = {
     "both directions": variant(settings={"directions": ("p2a", "a2p")}, directions=("a2p", "p2a")),
     "all directions": variant(settings={"directions": ALL}, directions=ALL),
     "all directions in one sum": variant(
-        4, settings={"directions": ALL, "joint": True, "hard_negative_weight": 0.7}, directions=ALL, joint=True, weight=0.7
+        4,
+        settings={"directions": ALL, "joint": True, "hard_negative_weight": 0.7},
+        directions=ALL,
+        joint=True,
+        weight=0.7,
     ),
     "all directions with classes": variant(
-        3, settings={"directions": ALL}, directions=ALL, same=lambda i, j, view: view < 2 and LABELS[i] == LABELS[j],
+        3,
+        settings={"directions": ALL},
+        directions=ALL,
+        same=lambda i, j, view: view < 2 and LABELS[i] == LABELS[j],
         targets=LABELS,
     ),
     "arccon": variant(settings={"logits": "arccon"}, own=arccon),
@@ -262,9 +267,7 @@ OBJECTIVES = {
         same=same_label,
         targets=LABELS,
     ),
-    "off-dropout negatives": variant(
-        settings={"positive_scale": 0.9}, clean=True, own=lambda s: 0.9 * s
-    ),
+    "off-dropout negatives": variant(settings={"positive_scale": 0.9}, clean=True, own=lambda s: 0.9 * s),
     "a queue": variant(queue=True),
     "a queue, mixed negatives and arccon": variant(
         3, queue=True, settings={"logits": "arccon", "mixed_negatives": 0.2}, own=arccon, mixed=0.2
@@ -337,7 +340,9 @@ def test_every_name_that_a_command_takes_makes_an_objective():
     assert (*objectives._DIRECTIONS,) == config.DIRECTIONS
     assert {*loop.TERMS} == {*config.TERMS}
     for logits in ("cosine", "arccon", "arccon:0.2", "focal", "focal:0.1"):
-        given = TrainConfig(logits=logits, directions=ALL, joint=True, negatives=("mixed:0.3",), add=("dimensions:0.2",))
+        given = TrainConfig(
+            logits=logits, directions=ALL, joint=True, negatives=("mixed:0.3",), add=("dimensions:0.2",)
+        )
         given.validate()
         made = loop.objective(given)
         assert made.weights == (0.2,)
@@ -384,7 +389,10 @@ def test_a_learned_temperature_takes_the_place_of_the_objectives():
     x = tf.constant(vectors(2), tf.float32)
     batch = OBJECTIVES["both directions"].batch(x)
     learned = batch._replace(temperature=tf.constant(0.2))
-    for objective, fixed in ((InfoNCE(0.5), InfoNCE(0.2)), (InfoNCE(0.5, decoupled=True), InfoNCE(0.2, decoupled=True))):
+    for objective, fixed in (
+        (InfoNCE(0.5), InfoNCE(0.2)),
+        (InfoNCE(0.5, decoupled=True), InfoNCE(0.2, decoupled=True)),
+    ):
         np.testing.assert_allclose(objective(batch, learned), fixed(batch, batch), rtol=1e-6)
 
 

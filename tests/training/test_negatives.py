@@ -46,7 +46,9 @@ def test_the_queue_has_the_latest_texts_as_the_moving_average_encodes_them(make)
     for step in range(3):
         data = batch(2, seed=step)
         data["text_ids"] += 100 * step
-        vectors = np.stack([with_head(encoder, encoder, {n: x[:, v:] for n, x in data.items()}) for v in (0, 1)], axis=1)
+        vectors = np.stack(
+            [with_head(encoder, encoder, {n: x[:, v:] for n, x in data.items()}) for v in (0, 1)], axis=1
+        )
         expected = numpy_variant(vectors.astype("float64"), vectors, queue=held).mean()
         logs = model.train_step(data)
         np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
@@ -115,7 +117,9 @@ def test_a_learned_temperature_begins_with_the_objectives_moves_and_is_logged(ma
     history = model.fit(SENTENCES, batch_size=8, epochs=3, verbose=0).history
     assert len({*history["temperature"], 0.3}) == 4
     model._log_temperature.assign(-20.0)
-    assert model.evaluate(SENTENCES[:16], batch_size=8, verbose=0, return_dict=True)["temperature"] == pytest.approx(0.01)
+    assert model.evaluate(SENTENCES[:16], batch_size=8, verbose=0, return_dict=True)["temperature"] == pytest.approx(
+        0.01
+    )
 
 
 def test_a_saved_model_goes_on_as_it_would_have(make, tmp_path):
