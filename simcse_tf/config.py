@@ -29,8 +29,8 @@ Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 
 # What is compared with what inside a batch: anchors with positives, positives with anchors, and each with themselves.
 DIRECTIONS = ("a2p", "p2a", "a2a", "p2p")
-# Names that may have a number behind a colon, with the one they have otherwise: what a cosine becomes before the softmax,
-# with a margin; negatives beside the batch's, with a share, a scale and a size; terms beside the loss, with weights.
+# Names that may have a number behind a colon, with the usual one: what a cosine becomes before the softmax, with a
+# margin; negatives beside the batch's, with a share, a scale and a size; terms beside the loss, with weights.
 LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "focal": 0.3}
 NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
 TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1}

@@ -14,8 +14,8 @@ _WITHOUT_DECAY = (r"(^|/)(bias|gamma|beta|log_temperature)(:\d+)?$",)
 class AdamW(keras.optimizers.Adam):
     """Keras' AdamW, with the same numbers and variables, but one kernel for each variable's update.
 
-    Weight decay leaves out biases and LayerNorm, as in the SimCSE paper's code and Hugging Face's trainer, and a learned
-    temperature, unless `exclude_from_weight_decay` says otherwise.
+    Weight decay leaves out biases and LayerNorm, as in the SimCSE paper's code and Hugging Face's trainer, and a
+    learned temperature, unless `exclude_from_weight_decay` says otherwise.
 
     Keras puts the update together from ten element-wise passes over weights, moments and gradients, most of them over
     an embedding table larger than the rest of the encoder.

@@ -399,9 +399,7 @@ class SimCSE(replicas.Model):
         if numbers is None or target == "score":
             return
         if self._queue is not None:
-            raise UserError(
-                "`queue_size`: of texts of earlier batches the classes are not kept. Omit it, or the labels."
-            )
+            raise UserError("`queue_size`: the classes of earlier texts are not kept. Omit it, or the labels.")
         if target != "label":
             raise UserError(f"{name} has no use for the numbers at the end of the rows. Omit them.")
         if views != 1 or not np.issubdtype(numbers, np.integer):

@@ -102,7 +102,7 @@ def numpy_variant(
         positive = own(cosine(x[i, 0], x[i, 1])) / temperature
         negatives = [list(among(direction)) for direction in directions]
         if joint:
-            negatives = [sum(negatives, [])]
+            negatives = [np.concatenate(negatives)]
         sums = [np.exp(positive) * (not decoupled) + np.exp(found).sum() for found in negatives]
         losses.append(np.mean([np.log(total) - positive for total in sums]))
     return np.array(losses)

@@ -132,7 +132,9 @@ def test_a_saved_model_goes_on_as_it_would_have(make, tmp_path):
         keras.utils.set_random_seed(2)
         one.fit(SENTENCES, batch_size=8, verbose=0)
     for value, expected in zip(loaded.variables, model.variables, strict=True):
-        np.testing.assert_array_equal(value, expected)
+        # The backbone's own dropout layers are never called.
+        if not value.path.endswith("seed_generator_state"):
+            np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def one_replica(tiny_preset, data):
 
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, data, replicas):
-    """Hard negatives, classes, graded pairs, a queue and whatever else has a state, clipping and AdamW included; dropout off."""
+    """Hard negatives, classes, graded pairs, whatever has a state, clipping and AdamW included; dropout off."""
     several = train(tiny_preset, data, replicas)
     assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
     assert max(one_replica["false_negatives"]) > 0
