@@ -509,10 +509,10 @@ class SimCSE(replicas.Model):
             tape.watch(vectors)
             logs = self._compare(vectors, batch, queue)
             scaled = self.optimizer.scale_loss(logs["loss"])
-        of_vectors, of_others = tape.gradient(scaled, (vectors, others))
-        gradients = zip((*encoders, *others), (*backpropagate(of_vectors, encoders), *of_others), strict=True)
-        by_variable = {id(variable): gradient for variable, gradient in gradients}
-        return [by_variable[id(variable)] for variable in variables], logs
+        of_vectors, *of_others = tape.gradient(scaled, [vectors, *others])
+        gradients = [*backpropagate(of_vectors, encoders), *of_others]
+        places = {id(variable): i for i, variable in enumerate([*encoders, *others])}
+        return [gradients[places[id(variable)]] for variable in variables], logs
 
     def _train_vectors(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """`(batch, views, dim)` under dropout; with `off_dropout`, the anchors without it stand behind the views."""
