@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from simcse_tf.evaluation.transfer import TASKS as TRANSFER_TASKS
     from simcse_tf.formats.encoders import SentenceEncoder
     from simcse_tf.loading import load_client as load
+    from simcse_tf.models.matryoshka import Matryoshka
     from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
     from simcse_tf.models.terms import AlignUniform, DimensionContrast, WithTerms
     from simcse_tf.serving.client import Client
@@ -55,6 +56,7 @@ __all__ = [
     "DevelopmentCallback",
     "DimensionContrast",
     "InfoNCE",
+    "Matryoshka",
     "Objective",
     "STSCallback",
     "STS_TASKS",
@@ -83,6 +85,7 @@ _HOME = {
     "DevelopmentCallback": ("training.callbacks", "DevelopmentCallback"),
     "DimensionContrast": ("models.terms", "DimensionContrast"),
     "InfoNCE": ("models.objectives", "InfoNCE"),
+    "Matryoshka": ("models.matryoshka", "Matryoshka"),
     "Objective": ("models.objectives", "Objective"),
     "STSCallback": ("training.callbacks", "STSCallback"),
     "STS_TASKS": ("evaluation.sts", "TASKS"),

@@ -38,7 +38,7 @@ from simcse_tf.training.plan import plan
 # `seed` is what --seeds varies; the others say where files go or hold lists. A list of one can vary.
 _FIXED = (
     *("seed", "output_dir", "export_to", "report", "overwrite", "resume", "skip_bad_rows"),
-    *("columns", "dev", "select_by", "directions"),
+    *("columns", "dev", "select_by", "directions", "matryoshka", "matryoshka_weights"),
 )
 _VARIABLE = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in _FIXED]
 # What is summarised, and the digits shown. The last step is included because the best one hides a run that only got
@@ -161,7 +161,7 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
         For JSON: `development_set`, `figure` (what `before`, `best` and `last` are) and `cells`, each with `values`,
         `runs` and for every figure `mean`, `std` and `n`. `before` is the score before
         training, `best` that of the kept step, `last` that of the last; `alignment` and `uniformity` are the last
-        step's.
+        step's; with `matryoshka`, `best_dim_128` is that of the kept step's vectors cut to 128 numbers.
     """
     cells, names, labels = [], set(), set()
     for cell, group in itertools.groupby(runs, key=lambda run: run.cell):
@@ -169,7 +169,7 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
         names |= {figures.pop("development_set") for figures in measured}
         labels |= {figures.pop("label") for figures in measured}
         entry: dict[str, Any] = {"values": cell, "runs": measured}
-        for name in _FIGURES:
+        for name in (*_FIGURES, *_of_sizes(measured)):
             values = [figures[name] for figures in measured if name in figures]
             entry[name] = {
                 "mean": statistics.fmean(values) if values else None,
@@ -189,12 +189,16 @@ def table(summary: dict[str, Any]) -> Table:
         for name, digits in _FIGURES.items()
         if name in ("before", "best", "last") or any(cell[name]["n"] for cell in summary["cells"])
     }
+    measured |= dict.fromkeys(_of_sizes(summary["cells"]), 2)
     for name in summary["cells"][0]["values"]:
         shown.add_column(name)
     for label in (*measured, "seeds"):
         shown.add_column(label, justify="right")
     for cell in summary["cells"]:
-        figures = [_shown(cell[name]["mean"], cell[name]["std"], digits) for name, digits in measured.items()]
+        figures = [
+            _shown(cell[name]["mean"], cell[name]["std"], digits) if name in cell else "-"
+            for name, digits in measured.items()
+        ]
         shown.add_row(*cell["values"].values(), *figures, str(len(cell["runs"])))
     return shown
 
@@ -277,7 +281,16 @@ def _figures(run: Run) -> dict[str, Any]:
         "best_step": scores.best["step"],
         "last": last["dev"],
         **{name: last[name] for name in ("alignment", "uniformity") if name in last},
+        **{
+            run_directories.figure_at("best", size): scores.best[run_directories.figure_at("dev", size)]
+            for size in scores.sizes
+        },
     }
+
+
+def _of_sizes(entries: list[dict[str, Any]]) -> list[str]:
+    """The figures of vectors' first numbers that any entry has, in order."""
+    return list(dict.fromkeys(name for entry in entries for name in entry if name.startswith("best_dim_")))
 
 
 def _shown(mean: float | None, std: float | None, digits: int) -> str:

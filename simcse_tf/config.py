@@ -58,14 +58,23 @@ class EncoderConfig:
     # What is put before a query, and before a text that a query should find. An encoder with neither has no prompts.
     query_prompt: str = ""
     passage_prompt: str = ""
+    # The sizes that vectors were trained to be cut to, if any (Matryoshka).
+    matryoshka: tuple[int, ...] = ()
+    # How many numbers of a vector are kept, the first ones, scaled to unit length again; None: all.
+    dim: int | None = None
 
     def __post_init__(self):
+        # JSON has lists.
+        object.__setattr__(self, "matryoshka", tuple(self.matryoshka))
         for field in ("pooling", "head"):
             check_choice(field, getattr(self, field), _CHOICES[field])
         if self.max_length is not None:
             check_max_length(self.max_length)
         for field in _PROMPTS:
             check_prompt(field, getattr(self, field))
+        check_sizes("matryoshka", self.matryoshka)
+        if self.dim is not None:
+            check_range("dim", self.dim, low=1)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -74,9 +83,9 @@ class EncoderConfig:
         return prompts if any(prompts.values()) else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """What is written into files: without empty prompts, as by versions that knew none."""
-        values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if value or name not in _PROMPTS}
+        """What is written into files: without what is not set and older versions did not know."""
+        values = dataclasses.asdict(self) | {"matryoshka": list(self.matryoshka)}
+        return {name: value for name, value in values.items() if value or name not in _NEWER}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
@@ -87,7 +96,7 @@ class EncoderConfig:
             KeyError: A field is missing that every version has written.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: values[name] for name in names if name in values or name not in _PROMPTS})
+        return cls(**{name: values[name] for name in names if name in values or name not in _NEWER})
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,11 @@ class TrainConfig:
     add: tuple[str, ...] = ()
     # Train infonce's temperature with the encoder, from `temperature` on.
     learn_temperature: bool = False
+    # Take the loss of the first so many numbers of every vector too (Matryoshka), such as 384 256 128 64 32: vectors
+    # can later be cut to any of these sizes. The encoder's own size must be among them. Default: that alone.
+    matryoshka: tuple[int, ...] = ()
+    # How much the loss at each of these sizes counts. Default: 1 each.
+    matryoshka_weights: tuple[float, ...] = ()
 
     # --- Optimisation ---
 
@@ -256,7 +270,7 @@ class TrainConfig:
         """
         given = {name: value for name in _PROMPTS if (value := getattr(self, name)) is not None}
         kept = {name: getattr(preset, name) for name in _PROMPTS} if preset else {}
-        return EncoderConfig(pooling=self.pooling, head=self.head, **kept | given)
+        return EncoderConfig(pooling=self.pooling, head=self.head, matryoshka=self.matryoshka, **kept | given)
 
     def validate(self) -> None:
         """Checks every field by itself and the fields against each other.
@@ -285,6 +299,7 @@ class TrainConfig:
         for field in ("weight_decay", "margin"):
             check_range(field, getattr(self, field), low=0)
         check_range("hard_negative_weight", self.hard_negative_weight)
+        check_sizes("matryoshka", self.matryoshka, "matryoshka_weights", self.matryoshka_weights)
         for field in _OF_INFONCE:
             value = getattr(self, field)
             if value != getattr(TrainConfig, field) and self.loss != "infonce":
@@ -404,7 +419,7 @@ class TrainConfig:
         for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
             if typed.get(name) is not None:
                 typed[name] = Path(typed[name])
-        for name in ("columns", "dev", "directions", "negatives", "add"):
+        for name in ("columns", "dev", "directions", "negatives", "add", "matryoshka", "matryoshka_weights"):
             if name in typed:
                 # Version 0.1.0 knew one development set.
                 typed[name] = (typed[name],) if isinstance(typed[name], str) else tuple(typed[name])
@@ -484,7 +499,30 @@ def _with_number(field: str, text: str, known: dict[str, float | None]) -> tuple
 
 def _shown(value: Any) -> str:
     """A setting as it is written on a command line."""
-    return " ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_sizes(field: str, sizes: tuple[int, ...], weights_field: str = "", weights: tuple[float, ...] = ()) -> None:
+    """Checks sizes of vectors, and how much the loss at each of them counts, if that is given.
+
+    Raises:
+        UserError: A size is less than 1 or there twice; there are other weights than sizes, or one is not above 0.
+    """
+    for size in sizes:
+        if not isinstance(size, int):
+            raise UserError(f"`{field}` {size!r}: expected whole numbers, such as 384 128.")
+        check_range(field, size, low=1)
+        if sizes.count(size) > 1:
+            raise UserError(f"`{field}` {_shown(sizes)}: {size} is there twice.")
+    for weight in weights:
+        check_range(weights_field, weight, above=0)
+    if weights and len(weights) != len(sizes):
+        raise UserError(
+            f"`{weights_field}` {_shown(weights)}: {len(weights)} for the {len(sizes)} sizes in `{field}`. Give one "
+            "for each, or omit it."
+        )
 
 
 def check_prompt(field: str, prompt: str) -> None:
@@ -504,6 +542,8 @@ def check_prompt(field: str, prompt: str) -> None:
 _PROMPTS = ("query_prompt", "passage_prompt")
 _OF_INFONCE = ("hard_negative_weight", "directions", "joint", "logits", "decoupled", "negatives", "learn_temperature")
 _NUMBERED = {"logits": LOGITS, "negatives": NEGATIVES, "add": TERMS}
+# Fields of `EncoderConfig` that version 0.1.0 did not write.
+_NEWER = (*_PROMPTS, "matryoshka", "dim")
 _CHOICES = {
     "pooling": get_args(Pooling),
     "head": get_args(Head),

@@ -25,7 +25,8 @@ from simcse_tf.data.rows import BadTextError, decode, lines, readable
 from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_writable, write_whole
-from simcse_tf.serving import probes, vectors
+from simcse_tf.serving import compact, probes, vectors
+from simcse_tf.serving.compact import Dtype
 from simcse_tf.serving.vectors import About
 
 _DESCRIPTION = (
@@ -43,8 +44,14 @@ class EncodeConfig:
     model: tyro.conf.Positional[str]
     # One text a line (also .gz). Row i of the output belongs to line i, blank lines included.
     input: Path
-    # The embeddings: a NumPy array (lines, dim), float32, unit length. With --shard-size a directory of such arrays.
+    # The embeddings: a NumPy array (lines, dim), unit length. With --shard-size a directory of such arrays.
     output: Path
+    # Numbers of a vector to keep, the first ones, scaled to unit length again; for models that were trained with
+    # --matryoshka. Default: all.
+    dim: int | None = None
+    # What the array holds: float32; int8, a quarter of the bytes: 128 times the numbers; or binary, a 32nd: their
+    # signs, 8 to a byte, as numpy.packbits packs them and faiss's binary indexes take them.
+    dtype: Dtype = "float32"
     # Rows per array: --output becomes a directory with embeddings-00000-of-00010.npy and so on, and embeddings.json,
     # which lists them. Row i is in shard i // SHARD_SIZE.
     shard_size: int | None = None
@@ -63,15 +70,14 @@ def main(arguments: list[str]) -> None:
     """The command: streams texts through the model into arrays, which appear when they are complete."""
     config = cli.parse(EncodeConfig, arguments, prog=cli.prog("encode"), description=_DESCRIPTION)
     _check(config)
-    load = loading.locate(config.model, prompt_name=config.prompt_name)
+    load = loading.locate(config.model, prompt_name=config.prompt_name, dim=config.dim)
     partial = config.output.with_name(f".{config.output.name}.partial")
     before = _left(config, partial)
     about = _survey(config)
     if before is not None:
         _check_texts(config, partial, before, about)
     elif config.output.exists() and config.resume:
-        dim = _complete(config, about)
-        print(f"{config.output}: is complete, {about.rows} x {dim}")
+        print(f"{config.output}: is complete, {about.rows} x {_complete(config, about)}")
         return
 
     # TensorFlow is imported from here on; every complaint about flags and texts has been made.
@@ -82,6 +88,8 @@ def main(arguments: list[str]) -> None:
     if config.prompt_name is not None:
         encode = functools.partial(encode, prompt_name=config.prompt_name)
     about = about.of_model(config.model, encode(probes.PROBES))
+    if config.dtype != "float32":
+        encode = functools.partial(encode, dtype=config.dtype)
     if before is None:
         vectors.begin(partial, about)
     else:
@@ -92,7 +100,9 @@ def main(arguments: list[str]) -> None:
             partial, about, texts(config.input), encode, batch_size=config.batch_size, progress=shown.update
         )
     _publish(partial, about, config)
-    print(f"{config.output}: {about.rows} x {about.dim}" + (f" in {about.shards} shards" if config.shard_size else ""))
+    in_bits = f", {about.dtype}" if about.dtype != "float32" else ""
+    shards = f" in {about.shards} shards" if config.shard_size else ""
+    print(f"{config.output}: {about.rows} x {about.dim}{in_bits}{shards}")
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -138,7 +148,7 @@ def _survey(config: EncodeConfig) -> About:
         rows += len(block)
     if rows == 0:
         raise UserError(f"{config.input}: empty (0 lines), nothing to encode.")
-    return About(rows, digest.hexdigest(), config.shard_size or rows)
+    return About(rows, digest.hexdigest(), config.shard_size or rows, dtype=config.dtype)
 
 
 def _left(config: EncodeConfig, partial: Path) -> About | None:
@@ -155,17 +165,18 @@ def _left(config: EncodeConfig, partial: Path) -> About | None:
 
 
 def _complete(config: EncodeConfig, now: About) -> int:
-    """The numbers per row of an output that an earlier run finished.
+    """The columns of an output that an earlier run finished.
 
     Raises:
-        UserError: It is of other texts; of a single array that is all its number of rows can tell.
+        UserError: It is of other texts, as far as the number of rows of a single array can tell, or stored otherwise.
     """
     if config.shard_size is not None:
         about = vectors.read_about(config.output)
         _check_texts(config, config.output, about, now)
         return about.dim
     try:
-        rows, dim = np.load(config.output, mmap_mode="r").shape
+        found = np.load(config.output, mmap_mode="r")
+        rows, columns = found.shape
     except (ValueError, EOFError) as e:  # EOFError: the file is empty
         raise UserError(
             f"--output {config.output}: not an array of embeddings ({e}). Replace it with --overwrite."
@@ -175,11 +186,27 @@ def _complete(config: EncodeConfig, now: About) -> int:
             f"--resume: {config.output} has {rows} rows, {config.input} has {now.rows} lines. Replace the output with "
             "--overwrite."
         )
-    return dim
+    expected = columns if config.dim is None else compact.width(config.dim, config.dtype)
+    if found.dtype != compact.stored_as(config.dtype) or columns != expected:
+        asked = f"--dtype {config.dtype}" + (f" --dim {config.dim}" if config.dim is not None else "")
+        raise UserError(
+            f"--resume: {config.output} has rows of {columns} {found.dtype}, which {asked} does not write. Replace the "
+            "output with --overwrite."
+        )
+    return columns
 
 
 def _check_texts(config: EncodeConfig, directory: Path, before: About, now: About) -> None:
     vectors.check_texts(directory, before, now, str(config.input))
+    if before.dtype != now.dtype:
+        raise UserError(
+            f"--resume: what is there has --dtype {before.dtype}. Give it again, or start anew with --overwrite."
+        )
+    if config.dim not in (None, before.dim):
+        raise UserError(
+            f"--resume: what is there has vectors of {before.dim} numbers, not --dim {config.dim}. Give the same "
+            "again, or start anew with --overwrite."
+        )
     if before.shard_size != now.shard_size:
         then = "no --shard-size" if before.shards == 1 else f"--shard-size {before.shard_size}"
         raise UserError(f"--resume: the stopped run had {then}. Give it again, or start anew with --overwrite.")

@@ -34,6 +34,9 @@ class EvaluateConfig:
     model: tyro.conf.Positional[str | None] = None
     # Pool in another way than the encoder was saved with.
     pooling: Pooling | None = None
+    # Score the first so many numbers of every vector. Default: all, and if the model was trained with --matryoshka
+    # every size beside them.
+    dim: int | None = None
     # Sets of your own: .csv/.tsv/.jsonl files, or directories in BEIR's layout. Two texts and a score are graded pairs,
     # two and a label (0 or 1) labelled pairs, three triplets, two retrieval; graded:FILE, labelled:FILE, triplets:FILE
     # or retrieval:FILE says it where the columns do not. PAIRS+DOCUMENTS: a second file has more documents to find
@@ -84,7 +87,7 @@ def main(arguments: list[str]) -> None:
             print(path)
         return
 
-    load = loading.locate(config.model, config.pooling)
+    load = loading.locate(config.model, config.pooling, dim=config.dim)
     chosen = suite.load(
         config.sts_dir,
         config.transfer_dir,
@@ -95,10 +98,12 @@ def main(arguments: list[str]) -> None:
     )
     with cli.lean_imports():
         model = load()
-    judgement = suite.judge(model.encode, chosen, say=console.print)
+    sizes = () if config.dim is not None else getattr(model, "sizes", ())
+    judgement = suite.judge(model.encode, chosen, sizes=sizes, say=console.print)
     for shown in tables(judgement):
         console.print(shown)
-    result = {"model": config.model, "pooling": config.pooling, **judgement.to_dict(), "versions": suite.versions()}
+    asked = {"model": config.model, "pooling": config.pooling, "dim": config.dim}
+    result = {**asked, **judgement.to_dict(), "versions": suite.versions()}
     cli.hand_over(result, config.output)
 
 
@@ -113,6 +118,18 @@ def tables(judgement: suite.Judgement) -> Iterator[Table]:
             label = each.labels[name]
             shown.add_row(label, f"{value:.{digits(label)}f}")
         yield shown
+    if judgement.sizes:
+        yield _sizes(judgement)
+
+
+def _sizes(judgement: suite.Judgement) -> Table:
+    """The headline of every set at every size that the encoder was trained for."""
+    shown = Table("dimensions", title="The first numbers of every vector alone", title_justify="left")
+    for name in judgement.headlines:
+        shown.add_column(name, justify="right")
+    for size, scores in {"all": judgement.headlines, **judgement.sizes}.items():
+        shown.add_row(str(size), *(f"{scores[name]:.2f}" for name in judgement.headlines))
+    return shown
 
 
 def _tasks(judgement: suite.Judgement) -> Table:
@@ -146,15 +163,17 @@ def _check(config: EvaluateConfig) -> None:
         raise UserError(f"--output {config.output}: the directory {config.output.parent} does not exist.")
     if config.output is not None and config.output.is_dir():
         raise UserError(f"--output {config.output}: is a directory. Name a file.")
-    if config.report and (config.output is not None or config.pooling is not None):
+    if config.report and not (config.output is config.pooling is config.dim is None):
         raise UserError(
-            "--report judges a run as it was configured and writes into its directory: omit --output and --pooling."
+            "--report judges a run as it was configured and writes into its directory: omit --output, --pooling and "
+            "--dim."
         )
 
 
 def _check_fetch(config: EvaluateConfig) -> None:
     given = {"MODEL": config.model, "--sts-dir": config.sts_dir, "--transfer-dir": config.transfer_dir}
-    given |= {"--output": config.output, "--pooling": config.pooling, "--report": config.report or None}
+    given |= {"--output": config.output, "--pooling": config.pooling, "--dim": config.dim}
+    given |= {"--report": config.report or None}
     given |= {"--on": config.on or None, "--columns": config.columns or None}
     extra = [name for name, value in given.items() if value is not None]
     if extra:

@@ -37,6 +37,9 @@ class ExportConfig:
     pooling: Pooling | None = None
     # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
     max_length: int | None = None
+    # Numbers of a vector to keep, the first ones, scaled to unit length again; for encoders that were trained with
+    # --matryoshka. Default: what the encoder was saved with, as a rule all.
+    dim: int | None = None
     # The oldest tensorflow/serving image that has to load a SavedModel.
     target_serving: Target = OLDEST
 
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> None:
     origin = presets.locate(config.run)
     if config.format == "mediapipe":
         mediapipe.check_origin(origin)
-    encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length)
+    encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length, dim=config.dim)
     if config.format == "web":
         with cli.phase(cli.console(), "looking for the page's npm packages"):
             web.runtime()

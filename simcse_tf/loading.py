@@ -15,7 +15,8 @@ from simcse_tf import quiet
 from simcse_tf.config import Pooling
 from simcse_tf.data.strings import PromptName, check_prompt_name
 from simcse_tf.errors import UserError
-from simcse_tf.serving.exported import is_exported, is_litert, version_directory
+from simcse_tf.serving.compact import Dtype, check_dim
+from simcse_tf.serving.exported import about, is_exported, is_litert, version_directory
 
 if TYPE_CHECKING:
     from simcse_tf.serving.client import Client
@@ -31,15 +32,25 @@ class Encodes(Protocol):
         """The names of its prompts, `query` and `passage`, if it has any."""
         ...
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes below its own that its vectors were trained to be cut to, if any."""
+        ...
+
     def encode(
-        self, texts: Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 64,
+        prompt_name: PromptName | None = None,
+        dtype: Dtype = "float32",
     ) -> np.ndarray:
-        """`(len(texts), dim)` float32 of unit length, in the order of `texts`, each with that prompt before it."""
+        """`(len(texts), dim)` of unit length, in the order of `texts`, each with that prompt before it."""
         ...
 
 
 def locate(
-    model: str, pooling: Pooling | None = None, *, prompt_name: PromptName | None = None
+    model: str, pooling: Pooling | None = None, *, prompt_name: PromptName | None = None, dim: int | None = None
 ) -> Callable[[], Encodes]:
     """Finds MODEL and checks it without importing TensorFlow.
 
@@ -48,12 +59,14 @@ def locate(
             address of a model in TF Serving (`http://`, `https://`, `grpc://`).
         pooling: Pool in another way than the encoder was saved with; an exported model cannot.
         prompt_name: A prompt that the model must have; of an exported model only its `encode` knows.
+        dim: How many numbers of its vectors to keep, scaled to unit length again.
 
     Returns:
         A function that loads it, or raises a `UserError` if it cannot be loaded.
 
     Raises:
-        UserError: There is no such model, a file of it is damaged, it cannot pool in another way, or it has no prompts.
+        UserError: There is no such model, a file of it is damaged, it cannot pool in another way, it has no prompts, or
+            its vectors have fewer numbers than `dim`.
     """
     path = Path(model)
     served = model.startswith(_ADDRESSES)
@@ -64,18 +77,21 @@ def locate(
                 f"`pooling` {pooling}: {model} is an exported model, whose pooler is fixed. Omit `pooling`, or give "
                 "the run or the preset that it was exported from."
             )
+        if dim is not None:
+            # Of an address, and of an export by version 0.1.0, the client will know.
+            check_dim(dim, None if served else about(Path(where)).get("dim"))
 
         def load_exported() -> Encodes:
             from simcse_tf.serving.client import Client
 
-            return Client(where)
+            return Client(where, dim=dim)
 
         return load_exported
     # Not at the top: a process that asks an exported model needs none of it.
     from simcse_tf.formats import presets
 
     origin = presets.locate(model)
-    config = origin.encoder_config(pooling=pooling)
+    config = origin.encoder_config(pooling=pooling, dim=dim)
     if prompt_name is not None:
         check_prompt_name(prompt_name, config.prompts)
 
@@ -93,23 +109,24 @@ def load(model: str, pooling: Pooling | None = None) -> Encodes:
     return locate(model, pooling)()
 
 
-def load_client(model: str | Path) -> Client:
+def load_client(model: str | Path, *, dim: int | None = None) -> Client:
     """Loads a sentence encoder, wherever it is: `simcse_tf.load`.
 
     Args:
         model: A SavedModel or LiteRT directory, the address of a served model (`http://host:8501/v1/models/NAME`,
             `grpc://host:8500/NAME`), a run directory, a preset name (`minilm`), a keras-hub preset directory or a
             Hugging Face directory.
+        dim: How many numbers of each vector to keep, the first ones, scaled to unit length again. None: all.
 
     Returns:
         An object with `encode`, `similarity`, `build_index`, `load_index` and `search`.
 
     Raises:
-        UserError: There is no such model, or it cannot be loaded.
+        UserError: There is no such model, it cannot be loaded, or its vectors have fewer numbers than `dim`.
     """
     from simcse_tf.serving.client import Client
 
-    encoder = load(str(model))
+    encoder = locate(str(model), dim=dim)()
     return encoder if isinstance(encoder, Client) else Client(_Live(str(model), encoder))
 
 
@@ -119,6 +136,7 @@ class _Live:
     def __init__(self, name: str, encoder: Encodes):
         self.name = name
         self.prompt_names = encoder.prompt_names
+        self.sizes = encoder.sizes
         self._encoder = encoder
 
     def encode_batch(self, texts: list[str], prompt_name: PromptName | None = None) -> np.ndarray:

@@ -97,6 +97,12 @@ class Run:
         return next((line for line in self.mixes if line["chosen"]), max(evaluated, key=lambda line: line["dev"]))
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes below the encoder's own at which the vectors were evaluated too, largest first."""
+        first = self.evaluations[0] if self.evaluations else {}
+        return tuple(sorted((size for size in self.config.matryoshka if figure_at("dev", size) in first), reverse=True))
+
+    @property
     def steps(self) -> int:
         """Steps taken so far."""
         return max((int(line["step"]) for line in self.metrics), default=0)
@@ -134,6 +140,11 @@ def read_held_out(path: Path, name: str = HELD_OUT) -> list[tuple[str, ...]]:
             raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
         rows.append((anchor, positive, *negatives))
     return rows
+
+
+def figure_at(name: str, size: int) -> str:
+    """What a figure is logged under that was measured on the first numbers of every vector: `dev_dim_128`."""
+    return f"{name}_dim_{size}"
 
 
 def is_run(path: Path) -> bool:

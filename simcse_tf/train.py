@@ -162,6 +162,10 @@ def table(run: runs.Run) -> Table:
             name = "dev" if each is judge and figure == each.headline else f"{each.name}/{figure}"
             if name in run.best:
                 rows.add_row(label, *(f"{line[name]:.{digits(label)}f}" for line in (run.before, run.best)))
+        for size in run.sizes:
+            name = runs.figure_at(f"{each.name}/{each.headline}", size)
+            label = f"{each.label}, {size} dimensions"
+            rows.add_row(label, *(f"{line[name]:.{digits(label)}f}" for line in (run.before, run.best)))
     return rows
 
 

@@ -91,6 +91,19 @@ def test_the_table_says_which_figure_of_a_set_of_ones_own_it_is(capsys, flags, t
     assert "uniformity" not in shown
 
 
+def test_sizes_of_vectors_have_columns_of_their_own(capsys, flags, trained, monkeypatch):
+    log = RunDirectory.log
+    sizes = {"dev_dim_8": 40.0, "dev_dim_4": 30.0}
+    monkeypatch.setattr(RunDirectory, "log", lambda self, step, **values: log(self, step, **values, **sizes))
+    summary, shown = grid(capsys, *flags, "--temperature", "0.05", "--seeds", "2", "--matryoshka", "4", "16", "8")
+    (cell,) = summary["cells"]
+    assert cell["best_dim_8"] == {"mean": 40, "std": 0, "n": 2}
+    assert shown.index("best_dim_8") < shown.index("best_dim_4")
+    assert "30.00 ± 0.00" in shown
+    with pytest.raises(UserError, match="there is no 'matryoshka' to vary"):
+        ablate.main(["--vary", "matryoshka=16,8", *flags])
+
+
 def test_finished_runs_are_not_trained_again(capsys, flags, trained):
     arguments = ["--vary", "temperature=0.05,1", *flags, "--seeds"]
     summary, _ = grid(capsys, *arguments, "2")

@@ -84,6 +84,22 @@ BAD = {
         ["--loss", "triplet"],
         r"--loss triplet needs anchor, positive and hard negative, but --data bundled has 1 text column",
     ),
+    "a size beyond the encoder's": (
+        {},
+        ["--matryoshka", "512", "384", "128"],
+        r"--matryoshka 512 384 128: the vectors of --preset minilm have only 384 numbers",
+    ),
+    "sizes that leave out the encoder's own": (
+        {},
+        ["--matryoshka", "256", "128"],
+        r"--matryoshka 256 128: nothing would train the numbers after the first 256. Add 384",
+    ),
+    "a size twice": ({}, ["--matryoshka", "384", "64", "64"], r"--matryoshka 384 64 64: 64 is there twice"),
+    "other weights than sizes": (
+        {},
+        ["--matryoshka", "384", "64", "--matryoshka-weights", "1"],
+        r"--matryoshka-weights 1: 1 for the 2 sizes in --matryoshka",
+    ),
     "a hard-negative weight without negatives": (
         {},
         ["--hard-negative-weight", "1"],

@@ -13,7 +13,7 @@ from simcse_tf import encode, export
 from simcse_tf.errors import UserError
 from simcse_tf.formats import presets, savedmodel
 from simcse_tf.formats.encoders import load_encoder
-from simcse_tf.serving import vectors
+from simcse_tf.serving import compact, vectors
 from tests.conftest import SENTENCES, TENSORFLOWS_LINES, unchecked
 
 
@@ -83,6 +83,8 @@ def test_the_command_line_runs_on_a_preset_and_says_nothing_of_tensorflows(tiny_
         (["--input", "empty.txt", "--output", "x.npy"], r"empty.txt: empty \(0 lines\)"),
         (["--input", "latin.txt", "--output", "x.npy"], r"latin.txt:2: byte 0xe9 at position 4"),
         (["--input", "in.txt", "--output", "x.npy", "--prompt-name", "query"], "this model has no prompts"),
+        (["--input", "in.txt", "--output", "x.npy", "--dim", "17"], "`dim` 17: the vectors of this encoder have 16"),
+        (["--input", "in.txt", "--output", "x.npy", "--dim", "0"], "`dim` 0: must be at least 1"),
     ],
 )
 def test_bad_input(tiny_preset, tmp_path, monkeypatch, flags, message):
@@ -113,13 +115,13 @@ class Stub:
     def __init__(self, seed=0, dim=5, dies_at=0):
         self.seed, self.dim, self.left = seed, dim, dies_at
 
-    def encode(self, texts, *, batch_size=64, prompt_name=None):
+    def encode(self, texts, *, batch_size=64, prompt_name=None, dtype="float32"):
         texts = [f"{prompt_name}: {text}" for text in texts] if prompt_name else texts
         self.left -= 1
         if self.left == 0:
             raise Killed
         rows = [np.random.default_rng(zlib.crc32(text.encode()) + self.seed).normal(size=self.dim) for text in texts]
-        return np.array(rows, "float32")
+        return compact.quantized(np.array(rows, "float32"), dtype)
 
 
 LINES = [f"line {i}" for i in range(50)]
@@ -220,6 +222,35 @@ class TestResume:
             run(*flags, "--resume", **change)
         run(*flags, "--resume", lines=LINES)
         np.testing.assert_array_equal(written(Path(flags[1])), EXPECTED)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "binary"])
+@pytest.mark.parametrize("flags", [ONE, SHARDS], ids=["one array", "shards"])
+def test_fewer_bits_are_written_and_continued_after_a_kill(run, capsys, flags, dtype):
+    flags = [*flags, "--dtype", dtype]
+    run(*flags, model=Stub(dies_at=6), killed=True)
+    with pytest.raises(UserError, match=f"--resume: what is there has --dtype {dtype}"):
+        run(*flags, "--dtype", "float32", "--resume")
+    run(*flags, "--resume")
+    found, expected = written(Path(flags[1])), compact.quantized(EXPECTED, dtype)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert f": 50 x 5, {dtype}" in capsys.readouterr().out
+    run(*flags, "--resume", model=Stub(dies_at=0))
+    assert "is complete, 50 x" in capsys.readouterr().out
+    for other in (["--dtype", "float32"], ["--dim", "16"]):
+        with pytest.raises(UserError, match="--resume: .*(--dtype|16)"):
+            run(*flags, *other, "--resume")
+
+
+def test_the_first_numbers_of_vectors_are_written(tiny_preset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("a dog\na cat runs .\n", "utf-8")
+    for flags in (["x.npy"], ["y.npy", "--dim", "6"], ["z.npy", "--dim", "6", "--dtype", "int8"]):
+        encode.main([str(tiny_preset), "--input", "in.txt", "--output", *flags])
+    whole, first, bits = map(np.load, ("x.npy", "y.npy", "z.npy"))
+    np.testing.assert_allclose(first, compact.shortened(whole, 6), atol=1e-6)
+    np.testing.assert_array_equal(bits, compact.quantized(first, "int8"))
 
 
 def test_another_shard_size_is_not_continued(run):

@@ -76,14 +76,15 @@ def test_an_address_is_handed_to_the_client(monkeypatch, capsys, sts_dir):
     from simcse_tf.serving import client
 
     class Served:
-        def __init__(self, where):
-            assert where == "grpc://localhost:8500/quickstart"
+        def __init__(self, where, dim=None):
+            assert (where, dim) == ("grpc://localhost:8500/quickstart", 3)
 
         def encode(self, texts, **_):
             return np.random.default_rng(0).normal(size=(len(texts), 4))
 
     monkeypatch.setattr(client, "Client", Served)
-    report, _ = run(capsys, "grpc://localhost:8500/quickstart", "--sts-dir", sts_dir, "--tasks", "STSB-dev")
+    address = ["grpc://localhost:8500/quickstart", "--dim", "3"]
+    report, _ = run(capsys, *address, "--sts-dir", sts_dir, "--tasks", "STSB-dev")
     assert -10 < report["scores"]["STSB-dev"] < 10
 
 

@@ -20,6 +20,7 @@ from tests.conftest import TENSORFLOWS_LINES
         (["{preset}", "--to", "directory", "--format", "huggingface"], "--to directory: exists"),
         (["{preset}", "--to", "directory", "--format", "keras-hub"], "--to directory: exists"),
         (["{preset}", "--to", "x", "--max-length", "2"], "`max_length` 2: must be at least 3"),
+        (["{preset}", "--to", "x", "--dim", "17"], "`dim` 17: the vectors of this encoder have 16 numbers"),
         (["{preset}", "--to", "directory", "--format", "litert"], "--to directory: exists"),
         (["{preset}", "--to", "x", "--quantize", "int8"], "--quantize int8: only --format litert, mediapipe and"),
         (["saved", "--to", "x"], "saved: is an exported model already"),

@@ -141,6 +141,19 @@ class DevelopmentSet(ABC):
         """
         return self._score(with_prompts(encode), encoders)
 
+    def score_sizes(self, encode: Encode, sizes: Sequence[int]) -> list[Scored]:
+        """As `score`, and once more for the first so many numbers of the same vectors, for each of the sizes.
+
+        Args:
+            encode: As for `figures`.
+            sizes: How many.
+
+        Raises:
+            UserError: As `scoring`.
+        """
+        ask = with_prompts(encode)
+        return self._score(lambda texts, side: _cut(ask(texts, side), sizes), 1 + len(sizes))
+
     def _score(self, ask: Callable[[list[str], PromptName | None], Sequence[Any]], encoders: int) -> list[Scored]:
         scorings = [self.scoring() for _ in range(encoders)]
         # They ask for the same texts, and end together.
@@ -350,6 +363,11 @@ def labelled_figures(scores: np.ndarray, same: np.ndarray) -> Figures:
         "accuracy": 100 * float(right[best] / len(same)),
         "threshold": float(thresholds[best]),
     }
+
+
+def _cut(vectors: Any, sizes: Sequence[int]) -> list[Any]:
+    """Vectors `(n, dim)`, and their first numbers for each of the sizes; scorings scale them to unit length."""
+    return [vectors, *(np.asarray(vectors)[:, :size] for size in sizes)]
 
 
 def _vectors(texts: list[str], task: str) -> Generator[Asked, Any, np.ndarray]:

@@ -81,6 +81,8 @@ class Judgement:
         missing: As in the suite.
         on: The suite's development sets of one's own, each with its figures.
         answers: What each of these was answered, by its name, as in `development.Scored`.
+        sizes: The headline of each STS and development set at each size to which the vectors were cut, the largest
+            first.
     """
 
     sts: dict[str, sts.Result]
@@ -90,11 +92,17 @@ class Judgement:
     missing: tuple[str, ...]
     on: tuple[tuple[DevelopmentSet, Figures], ...] = ()
     answers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sizes: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, float]:
         """Spearman x 100 over all pairs of each task."""
         return {name: result.all.spearman for name, result in self.sts.items()}
+
+    @property
+    def headlines(self) -> dict[str, float]:
+        """The figure of each STS and development set that `sizes` has of fewer numbers."""
+        return self.scores | {each.name: figures[each.headline] for each, figures in self.on}
 
     @property
     def average(self) -> float | None:
@@ -113,6 +121,8 @@ class Judgement:
         for each, figures in self.on:
             labels = each.labels
             rows += [(each.name, f"{value:.{digits(labels[name])}f}", labels[name]) for name, value in figures.items()]
+        for size, scores in self.sizes.items():
+            rows += [(name, f"{value:.2f}", f"{size} dimensions") for name, value in scores.items()]
         rows += [(name, f"{result.accuracy:.2f}", "accuracy") for name, result in self.transfer.items()]
         if self.missing:
             rows.append(("not there", "", ", ".join(self.missing)))
@@ -132,6 +142,7 @@ class Judgement:
             "geometry": measured,
             "transfer": {name: dataclasses.asdict(result) for name, result in self.transfer.items()},
             "on": {each.name: {**each.about(), "figures": figures} for each, figures in self.on},
+            "sizes": {str(size): dict(scores) for size, scores in self.sizes.items()},
         }
 
 
@@ -158,7 +169,8 @@ def evaluate_encoder(
 
     Returns:
         What prints as a table and has `scores` (task to Spearman x 100), `average` (of the paper's seven tasks, or
-        None), `geometry`, `transfer`, `on`, `missing` and `to_dict()`.
+        None), `geometry`, `transfer`, `on`, `missing`, `sizes` (the scores of the first numbers of every vector, for
+        each size that the model was trained for) and `to_dict()`.
 
     Raises:
         UserError: `model` cannot encode; an unknown task; a set that is missing or damaged; an answer of the model that
@@ -171,7 +183,8 @@ def evaluate_encoder(
             f"a model of type {type(model).__name__} cannot encode texts. Expected something with encode(texts), such "
             "as what simcse_tf.load(model) returns, or a function of a list of strings."
         )
-    return judge(encode, load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on))
+    sizes = getattr(model, "sizes", ())
+    return judge(encode, load(sts_dir, transfer_dir, tasks, tfds_dir=tfds_dir, on=on), sizes=sizes)
 
 
 def load(
@@ -227,34 +240,42 @@ def load(
     return Suite(tuple(pairs), classified, (*graded_missing, *classified_missing), own)
 
 
-def judge(encode: Encode, suite: Suite, *, say: Callable[[str], None] = lambda line: None) -> Judgement:
+def judge(
+    encode: Encode, suite: Suite, *, sizes: Sequence[int] = (), say: Callable[[str], None] = lambda line: None
+) -> Judgement:
     """Embeds every set once and scores it.
 
     Args:
         encode: `list[str]` to `(n, dim)` numbers, of any length.
         suite: From `load`.
+        sizes: The headlines of STS and development sets are taken of the first so many numbers too.
         say: Called with a line of progress before each task.
 
     Raises:
         UserError: The encoder's answer is not one finite vector per sentence, or a score is undefined; names the task.
     """
     results, measured = {}, None
+    of_sizes: dict[int, dict[str, float]] = {size: {} for size in sorted(sizes, reverse=True)}
     for pairs in suite.pairs:
         say(f"{pairs.name}: {len(pairs.gold)} pairs from {pairs.source}")
         a, b = sts.embed_pairs(encode, pairs)
         results[pairs.name] = sts.score(a, b, pairs)
+        for size, scores in of_sizes.items():
+            scores[pairs.name] = sts.score(a[:, :size], b[:, :size], pairs).all.spearman
         if pairs is suite.development_set:
             measured = geometry.measure(a, b, pairs)
     own, answers = [], {}
     for each in suite.on:
         say(f"{each.name}: {each.size} from {each.source}")
-        figures, answers[each.name] = each.score(encode)
+        (figures, answers[each.name]), *cut = each.score_sizes(encode, tuple(of_sizes))
+        for found, scores in zip(cut, of_sizes.values(), strict=True):
+            scores[each.name] = found.figures[each.headline]
         own.append((each, figures))
     classified = {}
     for name, where in suite.transfer.items():
         say(f"{name}: logistic regression on {where}")
         classified[name] = transfer.evaluate(encode, name, where)
-    return Judgement(results, suite.development_set, measured, classified, suite.missing, tuple(own), answers)
+    return Judgement(results, suite.development_set, measured, classified, suite.missing, tuple(own), answers, of_sizes)
 
 
 def versions() -> dict[str, str]:

@@ -27,6 +27,7 @@ _RECIPE = (
     "data",
     "loss",
     "temperature",
+    "matryoshka",
     "batch_size",
     "learning_rate",
     "max_length",
@@ -85,6 +86,7 @@ def write(
         *table("property", "value", _encoder_rows(encoder)),
         "",
         *_prompts(encoder, prompts_added_by),
+        *_sizes(encoder),
         *section,
         "## Recipe",
         "",
@@ -134,9 +136,32 @@ def _prompts(encoder: Encoder, added_by: str) -> list[str]:
     ]
 
 
+def _sizes(encoder: Encoder) -> list[str]:
+    if not encoder.is_cut and not encoder.sizes:
+        return []
+    lines = ["## Size of the vectors", ""]
+    if encoder.is_cut:
+        lines += [
+            f"These are the first {encoder.dim} of {encoder.backbone.hidden_dim} numbers, scaled to unit length again.",
+            "",
+        ]
+    if encoder.sizes:
+        lines += [
+            f"Trained to be cut to the first {_listed(encoder.sizes)} numbers (Matryoshka). Scale what is left to unit",
+            "length again: `v[:d] / norm(v[:d])`. Cut the vectors of queries and of documents alike.",
+            "",
+        ]
+    return lines
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    *most, last = map(str, sizes)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def _recipe(config: TrainConfig) -> list[str]:
     values = [(name, getattr(config, name)) for name in _RECIPE]
-    return table("field", "value", [(name, value) for name, value in values if value is not None])
+    return table("field", "value", [(name, value) for name, value in values if value not in (None, ())])
 
 
 def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
@@ -145,6 +170,10 @@ def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
     # A run evaluates at the maximum length that is an encoder's default.
     measured = _way(run.config.pooling, run.config.head, min(encoder.backbone.max_sequence_length, 512))
     now = _way(encoder.config.pooling, encoder.config.head, encoder.max_length)
+    # A run evaluates all numbers of its vectors, and the sizes that it was trained for.
+    dev = runs.figure_at("dev", encoder.dim) if encoder.dim in run.sizes else "dev"
+    if encoder.is_cut and dev == "dev":
+        measured, now = f"{measured}, all numbers", f"{now}, {encoder.dim} numbers"
     note = [] if now == measured else ["", f"Measured with {measured}. This model, with {now}, was not measured."]
     step = f"step {run.best['step']}"
     if share := run.best.get("keep"):
@@ -156,8 +185,13 @@ def _scores(encoder: Encoder, run: runs.Run) -> list[str]:
             "encoder",
             run.development_sets[0].label,
             [
-                ("before training", f"{run.before['dev']:.2f}"),
-                (f"{step}{'' if note else ' (this model)'}", f"{run.best['dev']:.2f}"),
+                ("before training", f"{run.before[dev]:.2f}"),
+                (f"{step}{'' if note else ' (this model)'}", f"{run.best[dev]:.2f}"),
+                *(
+                    (f"{step}, cut to {size} numbers", f"{run.best[runs.figure_at('dev', size)]:.2f}")
+                    for size in run.sizes
+                    if size < encoder.dim
+                ),
             ],
         ),
         *note,

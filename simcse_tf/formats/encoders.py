@@ -37,10 +37,13 @@ class SentenceEncoder(Encoder):
             positions for, at most 512.
         query_prompt: What `encode(texts, prompt_name="query")` puts before each text, such as `query: `.
         passage_prompt: Likewise for `passage`: the texts that queries should find.
+        matryoshka: The sizes that the vectors were trained to be cut to, if any.
+        dim: How many numbers of a vector to keep, the first ones, scaled to unit length again. None: all.
         name: The model's name.
 
     Raises:
-        UserError: A value that cannot be, or `max_length` is more than the backbone has positions for.
+        UserError: A value that cannot be, `max_length` is more than the backbone has positions for, or `dim` more than
+            its vectors have numbers.
     """
 
     @classmethod
@@ -53,6 +56,7 @@ class SentenceEncoder(Encoder):
         max_length: int | None = None,
         query_prompt: str | None = None,
         passage_prompt: str | None = None,
+        dim: int | None = None,
         dropout: float = 0.1,
         dtype: str = "float32",
         head_init: HeadInit = "random",
@@ -66,6 +70,7 @@ class SentenceEncoder(Encoder):
             max_length: As for the class; by default what the preset says of itself.
             query_prompt: As for the class; by default what the preset says of itself.
             passage_prompt: Likewise.
+            dim: As for the class; by default what the preset says of itself.
             dropout: Rate of the backbone's dropout, in training.
             dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`. Pooling and head are always float32.
             head_init: Where a head starts that the preset has not saved: `random`, or `pooler` for the checkpoint's
@@ -81,6 +86,7 @@ class SentenceEncoder(Encoder):
             max_length=max_length,
             query_prompt=query_prompt,
             passage_prompt=passage_prompt,
+            dim=dim,
         )
         return load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
 
@@ -153,8 +159,7 @@ def load_encoder(
 
     Args:
         origin: From `presets.locate`.
-        config: Pooling, head, maximum length and prompts; by default what the origin says of itself, else [CLS] without
-            a head.
+        config: What is saved beside the weights; by default what the origin says of itself, else [CLS] without a head.
         dropout: Rate for the backbone's dropout layers.
         dtype: A Keras dtype policy name for the backbone; pooling, head and loss are always float32.
         head_init: Where a head starts that the origin has not saved: `random`, or `pooler` for the checkpoint's pooler.

@@ -61,6 +61,12 @@ def check_directory(directory: Path) -> Family:
     return family
 
 
+def dim(directory: Path) -> int:
+    """How many numbers the vectors of a directory have that `check_directory` found whole."""
+    config = _config(directory)
+    return config[FAMILIES[config["model_type"]].sizes["hidden_dim"]]
+
+
 def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     """Builds the keras-hub backbone and tokenizer of a Hugging Face directory.
 
@@ -224,9 +230,22 @@ def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
             name=directory.name,
             source=source,
             library="sentence-transformers",
+            section=_card_section(encoder),
             prompts_added_by="In sentence-transformers `encode_query` and `encode_document` do that.",
         )
     return directory
+
+
+def _card_section(encoder: Encoder) -> list[str]:
+    if not encoder.sizes:
+        return []
+    return [
+        "In sentence-transformers `truncate_dim` cuts after the module Normalize. Have the vectors scaled once more:",
+        "",
+        f"    model = SentenceTransformer(directory, truncate_dim={encoder.sizes[-1]})",
+        "    model.encode(texts, normalize_embeddings=True)",
+        "",
+    ]
 
 
 def _exportable(backbone: Any) -> tuple[str, Family]:
@@ -273,6 +292,8 @@ def _written_config(encoder: Encoder, model_type: str, family: Family) -> dict[s
         "layer_norm_eps": family.layer_norm_eps,
     }
     config["max_position_embeddings"] += family.position_offset
+    if encoder.sizes:
+        config[sentence_transformers.SIZES] = [encoder.dim, *encoder.sizes]
     if family.segments != "none":
         config["type_vocab_size"] = backbone.num_segments if family.segments == "table" else 1
     if family.tokenizer != "wordpiece":

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 # How a text embedder pools.
 _POOLING: dict[str, Pooling] = {"cls": "cls_before_pooler", "mean": "avg"}
 _POOLING_MODES: dict[Pooling, str] = {"cls": "cls", "cls_before_pooler": "cls", "avg": "mean"}
+# Said in the card of an encoder whose vectors are cut.
+_NO_TEXT_EMBEDDER = [
+    "keras-hub's text embedder cannot cut vectors, so this is a preset of backbone and tokenizer. `simcse_tf` reads",
+    "what else there is to know from `encoder.json`.",
+    "",
+]
 
 
 def is_preset(directory: Path) -> bool:
@@ -33,6 +39,12 @@ def config(directory: Path) -> EncoderConfig | None:
     if not (directory / "tokenizer.json").is_file():
         raise UserError(f"{directory}: a keras-hub preset without tokenizer.json; save the tokenizer into it as well.")
     return encoder_json.config(directory) or _text_embedder_config(directory)
+
+
+def dim(directory: Path) -> int | None:
+    """How many numbers the vectors of a preset directory have; None if its backbone does not say."""
+    found = read_json_object(directory / "config.json").get("config", {}).get("hidden_dim")
+    return found if isinstance(found, int) else None
 
 
 def load(preset: str, *, dropout: float, dtype: str) -> tuple[Any, Any]:
@@ -68,9 +80,10 @@ def save(encoder: Encoder, directory: Path) -> None:
 def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
     """Writes a preset with a model card, which `keras_hub.models.TextEmbedder.from_preset` loads if keras-hub can.
 
-    keras-hub has a text embedder for BERT and XLM-RoBERTa, which pools by [CLS] or mean, without a head. Other encoders
-    become a preset of backbone and tokenizer. Every command here takes either. A text embedder tokenises by keras-hub's
-    rules, which do not know Unicode's spaces: a text with such has other tokens there.
+    keras-hub has a text embedder for BERT and XLM-RoBERTa, which pools by [CLS] or mean, without a head, and gives all
+    numbers of a vector. Other encoders become a preset of backbone and tokenizer. Every command here takes either. A
+    text embedder tokenises by keras-hub's rules, which do not know Unicode's spaces: a text with such has other tokens
+    there.
 
     Args:
         encoder: The encoder.
@@ -90,7 +103,8 @@ def export(encoder: Encoder, directory: Path, *, source: str = "") -> Path:
         else:
             embedder.save_to_preset(str(new))
             encoder_json.write(encoder, new)
-        card.write(encoder, new, name=directory.name, source=source, library="keras-hub")
+        section = _NO_TEXT_EMBEDDER if encoder.is_cut else []
+        card.write(encoder, new, name=directory.name, source=source, library="keras-hub", section=section)
     return directory
 
 
@@ -100,7 +114,7 @@ def _text_embedder(encoder: Encoder) -> Any | None:
     family = type(encoder.backbone).__name__.removesuffix("Backbone")
     embedder_class = getattr(keras_hub.models, f"{family}TextEmbedder", None)
     mode = _POOLING_MODES.get(encoder.config.pooling)
-    if embedder_class is None or mode is None or encoder.head_at_inference:
+    if embedder_class is None or mode is None or encoder.head_at_inference or encoder.is_cut:
         return None
     preprocessor_class = getattr(keras_hub.models, f"{family}TextEmbedderPreprocessor")
     preprocessor = preprocessor_class(encoder.tokenizer, sequence_length=encoder.max_length)

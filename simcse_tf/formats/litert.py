@@ -25,7 +25,6 @@ from simcse_tf.formats import card
 from simcse_tf.formats.check_texts import check_texts
 from simcse_tf.formats.fast_tokenizers import bytes_read, fast_tokenizer
 from simcse_tf.models.encoder import Encoder
-from simcse_tf.models.objectives import unit
 from simcse_tf.serving.exported import EMBEDDER, ENCODER_FILE, MODEL_FILE, TOKENIZER_FILE
 
 # What a text's exported vector must have of the live one, as a cosine.
@@ -97,8 +96,7 @@ def write(
     tokenizer.save(str(new / TOKENIZER_FILE))
     shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
     checksums = {file: sha256(new / file) for file in (MODEL_FILE, TOKENIZER_FILE)}
-    about = {"format": "litert", "quantize": quantize, "dim": encoder.dim, **encoder.config.to_dict()}
-    about["max_length"] = encoder.max_length
+    about = {"format": "litert", "quantize": quantize, **encoder.about()}
     about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
     write_json(new / ENCODER_FILE, about | {"sha256": checksums})
     quality = check(encoder, _RUN, new, check_texts(), quantize)
@@ -116,7 +114,7 @@ def write(
 
 def embed(encoder: Encoder, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """`(1, dim)` float32 of unit length, of one text's tokens, `(1, length)` int32: what LiteRT can convert."""
-    return unit(encoder({"token_ids": ids, "padding_mask": mask}, training=False, pack=False))
+    return encoder.finished(encoder({"token_ids": ids, "padding_mask": mask}, training=False, pack=False))
 
 
 def convert(

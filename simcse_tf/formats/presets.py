@@ -16,6 +16,7 @@ from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import sha256
 from simcse_tf.formats import huggingface, keras_hub, sentence_transformers
 from simcse_tf.formats.families import FAMILIES
+from simcse_tf.serving.compact import check_dim
 from simcse_tf.serving.exported import is_exported
 
 # sentence-transformers' all-MiniLM-L6-v2 (Apache-2.0), as published.
@@ -39,11 +40,20 @@ class Origin:
     # What the directory says of pooling, head and maximum length: an encoder saved by a run, a sentence-transformers
     # model, or a keras-hub text embedder.
     config: EncoderConfig | None = None
+    # How many numbers the encoder's vectors have before any are cut off; None for a preset that keras-hub downloads.
+    dim: int | None = None
 
     def encoder_config(self, **changes: Any) -> EncoderConfig:
-        """What it says of itself, else [CLS] without a head; with those changes that are not None."""
+        """What it says of itself, else [CLS] without a head; with those changes that are not None.
+
+        Raises:
+            UserError: `dim` is more than its vectors have numbers.
+        """
         given = {name: value for name, value in changes.items() if value is not None}
-        return dataclasses.replace(self.config or EncoderConfig(head="none"), **given)
+        config = self.config or EncoderConfig(head="none")
+        if "dim" in given:
+            check_dim(given["dim"], self.dim, config.matryoshka)
+        return dataclasses.replace(config, **given)
 
 
 def locate(name: str) -> Origin:
@@ -62,7 +72,7 @@ def locate(name: str) -> Origin:
         return _locate_directory(name, path)
     if name == "minilm":
         directory = _minilm_directory()
-        return Origin(name, "huggingface", directory, sentence_transformers.config(directory))
+        return _hugging_face(name, directory)
     presets = keras_hub_presets()
     if name in presets:
         _check_reachable(name, presets[name])
@@ -109,9 +119,13 @@ def _locate_directory(name: str, path: Path) -> Origin:
     if is_exported(path):
         raise UserError(f"{name}: is an exported model already. Give the run or the preset that it was exported from.")
     if keras_hub.is_preset(path):
-        return Origin(name, "keras_hub", path, keras_hub.config(path))
+        return Origin(name, "keras_hub", path, keras_hub.config(path), keras_hub.dim(path))
     huggingface.check_directory(path)
-    return Origin(name, "huggingface", path, sentence_transformers.config(path))
+    return _hugging_face(name, path)
+
+
+def _hugging_face(name: str, directory: Path) -> Origin:
+    return Origin(name, "huggingface", directory, sentence_transformers.config(directory), huggingface.dim(directory))
 
 
 def _minilm_directory() -> Path:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from simcse_tf.data.strings import PromptName
 from simcse_tf.data.tokenization import is_byte_level, tokenize, with_prompt
 from simcse_tf.errors import UserError
-from simcse_tf.files import whole_directory
+from simcse_tf.files import whole_directory, write_json
 from simcse_tf.formats import card, served_ops, server_files
 from simcse_tf.formats.check_texts import check_texts, plain_texts
 from simcse_tf.models.encoder import Encoder
 from simcse_tf.models.packed import Snapshot
-from simcse_tf.serving.exported import next_version
+from simcse_tf.serving import compact
+from simcse_tf.serving.compact import Dtype
+from simcse_tf.serving.exported import ENCODER_FILE, EXTRA, next_version
 
 # Largest difference, number by number, between the exported and the live model.
 _TOLERANCE = 1e-5
@@ -30,7 +34,9 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
     Signatures: `serving_default`: `text` string `[None]` -> `embedding` float32 `[None, dim]`, unit length;
     `similarity`: `text_a`, `text_b` string `[None]` -> `score` float32 `[None]`, the cosine; `tokens`: `text` string
     `[None]` -> `token_ids`, `padding_mask` int32 `[None, None]`, what the encoder saw. An encoder with prompts has two
-    more, `query` and `passage`: as `serving_default`, with the prompt of that name put before each text.
+    more, `query` and `passage`: as `serving_default`, with the prompt of that name put before each text. Each of those
+    that give an embedding is there in fewer bits too: `int8` -> `embedding_int8_bytes` and `binary` ->
+    `embedding_binary_bytes`, string `[None]`, `query_int8` and so on.
 
     The version appears only after its operations were checked against the server's, and after a fresh process loaded it
     as TF Serving does (the v1 Session loader) and got the live encoder's embeddings for 21 sentences. Beside
@@ -55,6 +61,7 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
             _write(encoder, directory)
             served_ops.check(directory, target)
             server_files.write_warmup(directory, to.name, plain_texts())
+            write_json(directory / EXTRA / ENCODER_FILE, encoder.about())
             added = "The signatures `query` and `passage` do that; `serving_default` and `similarity` add nothing."
             card.write(encoder, directory, name=to.name, source=source, prompts_added_by=added)
             _check(encoder, directory, check_texts())
@@ -70,17 +77,15 @@ def _write(encoder: Encoder, directory: Path) -> None:
     # One function for all signatures.
     encode = tf.function(lambda text: encoder.encode_tensor(text, snapshot), input_signature=text, autograph=False)
 
-    def serve(text):
-        return {"embedding": encode(text)}
-
     def similarity(text_a, text_b):
         rows = tf.shape(text_a)[0]
         # One pass for both sides: half the operations to start up.
         vectors = encode(tf.concat([text_a, text_b], axis=0))
         return {"score": tf.reduce_sum(vectors[:rows] * vectors[rows:], axis=1)}
 
-    def serve_with(prompt):
-        return lambda text: {"embedding": encode(with_prompt(prompt, text))}
+    def serve(prompt, dtype):
+        output, quantize = compact.output_of(dtype), _QUANTIZE[dtype]
+        return lambda text: {output: quantize(encode(with_prompt(prompt, text) if prompt else text))}
 
     def tokens(text):
         return tokenize(encoder.tokenizer, text, max_length=encoder.max_length)
@@ -93,13 +98,45 @@ def _write(encoder: Encoder, directory: Path) -> None:
         # finds variables by itself, and refuses a layer without any that is not marked as built.
         encoder.tokenizer.built = True
         archive.track(encoder.tokenizer)
-    archive.add_endpoint("serving_default", serve, input_signature=text)
-    for name, prompt in encoder.config.prompts.items():
-        archive.add_endpoint(name, serve_with(prompt), input_signature=text)
+    for name, dtype in _embedding_signatures(encoder):
+        prompt = encoder.config.prompts[name] if name else ""
+        archive.add_endpoint(compact.signature_of(name, dtype), serve(prompt, dtype), input_signature=text)
     pair = [tf.TensorSpec([None], tf.string, name=name) for name in ("text_a", "text_b")]
     archive.add_endpoint("similarity", similarity, input_signature=pair)
     archive.add_endpoint("tokens", tokens, input_signature=text)
     archive.write_out(str(directory), verbose=False)
+
+
+def _embedding_signatures(encoder: Encoder) -> list[tuple[PromptName | None, Dtype]]:
+    """What each signature puts before texts, and how it gives their embeddings."""
+    return [(name, dtype) for name in (None, *encoder.config.prompts) for dtype in compact.DTYPES]
+
+
+def _int8(vectors: tf.Tensor) -> tf.Tensor:
+    scaled = tf.clip_by_value(tf.round(vectors * compact.SCALE), -compact.SCALE, compact.SCALE - 1)
+    return _as_bytes(tf.bitwise.bitwise_and(tf.cast(scaled, tf.int32), 255))
+
+
+def _binary(vectors: tf.Tensor) -> tf.Tensor:
+    bits = tf.pad(tf.cast(vectors > 0, tf.int32), [[0, 0], [0, -vectors.shape[-1] % 8]])
+    octets = tf.reshape(bits, [-1, bits.shape[-1] // 8, 8])
+    return _as_bytes(tf.reduce_sum(octets * [128, 64, 32, 16, 8, 4, 2, 1], axis=-1))
+
+
+def _as_bytes(numbers: tf.Tensor) -> tf.Tensor:
+    """`(n, bytes)` int32, 0 to 255, as `(n,)` strings.
+
+    TF Serving writes integers into its answers as variable-length ones, a negative one in 10 bytes; strings as they
+    are, and in JSON as base64 if the output's name ends with `_bytes`.
+    """
+    return tf.strings.reduce_join(tf.gather([bytes([i]) for i in range(256)], numbers), axis=-1)
+
+
+_QUANTIZE: dict[Dtype, Callable[[tf.Tensor], tf.Tensor]] = {
+    "float32": lambda vectors: vectors,
+    "int8": _int8,
+    "binary": _binary,
+}
 
 
 def _check(encoder: Encoder, directory: Path, texts: list[str]) -> None:
@@ -115,12 +152,24 @@ def _check(encoder: Encoder, directory: Path, texts: list[str]) -> None:
             f"the exported model does not load in a fresh process as TF Serving would load it:\n{done.stderr[-2000:]}"
         )
     answers = json.loads(done.stdout)
-    difference = np.abs(np.array(answers["embedding"]) - encoder.encode(texts)).max()
-    difference = max(difference, np.abs(np.array(answers["score"]) - 1).max())
-    for name in encoder.prompt_names:
-        difference = max(difference, np.abs(np.array(answers[name]) - encoder.encode(texts, prompt_name=name)).max())
+    difference = np.abs(np.array(answers["score"]) - 1).max()
+    live = {name: encoder.encode(texts, prompt_name=name) for name in (None, *encoder.prompt_names)}
+    for name, dtype in _embedding_signatures(encoder):
+        answer = np.array(answers["embeddings"][compact.signature_of(name, dtype)])
+        difference = max(difference, _difference(live[name], answer, dtype))
     if not difference <= _TOLERANCE or answers["none"] != []:
         raise UserError(
             f"the exported model differs from the live one by {difference:.2e} (allowed: {_TOLERANCE:.0e}); it was not "
             "exported."
         )
+
+
+def _difference(live: np.ndarray, answer: np.ndarray, dtype: Dtype) -> float:
+    """How far the numbers are apart that two embeddings were made from, at least; one of them may be quantized."""
+    if dtype == "float32":
+        return float(np.abs(answer - live).max())
+    if dtype == "int8":
+        exact = np.clip(live * compact.SCALE, -compact.SCALE, compact.SCALE - 1)
+        return float(np.maximum(np.abs(answer.astype("uint8").view("int8") - exact) - 0.5, 0).max() / compact.SCALE)
+    signs = np.unpackbits(answer.astype("uint8"), axis=-1, count=live.shape[-1]).astype(bool)
+    return float(np.abs(live).max(initial=0, where=signs != (live > 0)))

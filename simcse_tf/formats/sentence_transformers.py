@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from simcse_tf.models.encoder import Encoder
 
 # What a directory may do, in this order. Only the last part of a module's type is looked at: the rest has changed
-# between versions of the library.
-_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
+# between versions of the library. The second Dense keeps the first numbers of a vector: the library's own truncate_dim
+# is not saved, and cuts after Normalize, so that the length is no longer 1.
+_MODULES = ("Transformer", "Pooling", "Dense", "Cut", "Normalize")
 _TYPE = "sentence_transformers.models."
-# How a Dense module names the activation of SimCSE's head.
-_TANH = "torch.nn.modules.activation.Tanh"
+# How a Dense module names the activation of SimCSE's head, and that it has none.
+_TANH, _NO_ACTIVATION = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"
 # Where it keeps its prompts, and under which names those of the two sides of a search, the first of which is taken.
 _PROMPTS = "config_sentence_transformers.json"
 _SIDES = {"query_prompt": ("query",), "passage_prompt": ("document", "passage", "corpus")}
 # Older versions of the library write cls_token and mean_tokens.
 _POOLING: dict[str, Pooling] = {"cls": "cls", "cls_token": "cls", "mean": "avg", "mean_tokens": "avg"}
+# Where others look in config.json for the sizes that vectors were trained to be cut to.
+SIZES = "matryoshka_dimensions"
 # Longer than any encoder: what tokenizers without a maximum write.
 _NO_MAXIMUM = 1_000_000
 
@@ -43,6 +46,9 @@ def config(directory: Path) -> EncoderConfig | None:
         return None
     pooling = _pooling(modules["Pooling"] / "config.json")
     rest: dict[str, Any] = {"max_length": _max_length(directory), **_prompts(directory)}
+    rest["matryoshka"] = read_json_object(directory / "config.json").get(SIZES, ())
+    if "Cut" in modules:
+        rest["dim"] = _dim(modules["Cut"])
     if any(rest[name] for name in _SIDES):
         _check_includes_prompt(modules["Pooling"] / "config.json")
     if "Dense" in modules:
@@ -94,11 +100,13 @@ def write(encoder: Encoder, directory: Path) -> None:
     Raises:
         UserError: sentence-transformers cannot pool as the encoder does.
     """
-    mode, dim = _pooling_mode(encoder), encoder.dim
+    mode, dim = _pooling_mode(encoder), encoder.backbone.hidden_dim
     write_json(directory / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
     modules = {"Transformer": "", "Pooling": "1_Pooling"}
     if encoder.head is not None and encoder.head_at_inference:
         modules["Dense"] = "2_Dense"
+    if encoder.is_cut:
+        modules["Cut"] = f"{len(modules)}_Dense"
     modules["Normalize"] = f"{len(modules)}_Normalize"
     for folder in modules.values():
         (directory / folder).mkdir(exist_ok=True)
@@ -111,8 +119,14 @@ def write(encoder: Encoder, directory: Path) -> None:
         kernel, bias = encoder.head.get_weights()
         tensors = {"linear.weight": kernel.T, "linear.bias": bias}
         safetensors.save(tensors, dense / "model.safetensors", {"format": "pt"})
+    if "Cut" in modules:
+        cut = directory / modules["Cut"]
+        sizes = {"in_features": dim, "out_features": encoder.dim}
+        write_json(cut / "config.json", {**sizes, "bias": False, "activation_function": _NO_ACTIVATION})
+        tensors = {"linear.weight": np.eye(encoder.dim, dim, dtype="float32")}
+        safetensors.save(tensors, cut / "model.safetensors", {"format": "pt"})
     listed = [
-        {"idx": i, "name": str(i), "path": folder, "type": _TYPE + kind}
+        {"idx": i, "name": str(i), "path": folder, "type": _TYPE + _class_of(kind)}
         for i, (kind, folder) in enumerate(modules.items())
     ]
     write_json(directory / "modules.json", listed)
@@ -131,7 +145,7 @@ def _modules(directory: Path) -> dict[str, Path]:
         # Models from before modules.json, and copies without it.
         return {"Pooling": directory / "1_Pooling"} if (directory / "1_Pooling" / "config.json").is_file() else {}
     try:
-        listed = [(str(m["type"]).rpartition(".")[2], directory / m["path"]) for m in read_json(file)]
+        listed = [(_kind(str(m["type"]), directory / m["path"]), directory / m["path"]) for m in read_json(file)]
     except (KeyError, TypeError) as e:
         raise UserError(
             f"{file}: not a list of modules with type and path. Copy it again from the model's source."
@@ -140,14 +154,47 @@ def _modules(directory: Path) -> dict[str, Path]:
     for kind, folder in listed:
         if kind not in expected:
             raise UserError(
-                f"{file}: the module {kind} in '{folder.name}' is not supported, and without it the vectors would be "
-                f"different. Supported: {', '.join(_MODULES)}, in this order and each once."
+                f"{file}: the module {_class_of(kind)} in '{folder.name}' is not supported, and without it the "
+                "vectors would be different. Supported: Transformer, Pooling, Dense as SimCSE's head, Dense that keeps "
+                "the first numbers, Normalize, in this order and each once."
             )
         expected = expected[expected.index(kind) + 1 :]
     modules = dict(listed)
-    if "Dense" in modules and "Pooling" not in modules:
+    if {"Dense", "Cut"} & modules.keys() and "Pooling" not in modules:
         raise UserError(f"{file}: the module Dense has no Pooling before it, which is not supported.")
     return modules
+
+
+def _kind(module_type: str, folder: Path) -> str:
+    """What a module does: the last part of its type, or `Cut` of a Dense that keeps the first numbers of a vector."""
+    kind = module_type.rpartition(".")[2]
+    file = folder / "config.json"
+    if kind != "Dense" or not file.is_file():
+        return kind
+    dense = read_json_object(file)
+    cuts = dense.get("activation_function") == _NO_ACTIVATION and dense.get("bias") is False
+    return "Cut" if cuts else kind
+
+
+def _class_of(kind: str) -> str:
+    """The library's name for what does that."""
+    return "Dense" if kind == "Cut" else kind
+
+
+def _dim(folder: Path) -> int:
+    """How many numbers a Dense module keeps that is to keep the first of them.
+
+    Raises:
+        UserError: It does something else.
+    """
+    path = folder / "model.safetensors"
+    weight = safetensors.load(path).get("linear.weight") if path.is_file() else None
+    if weight is None or weight.ndim != 2 or not np.array_equal(weight, np.eye(*weight.shape)):
+        raise UserError(
+            f"{folder / 'config.json'}: this Dense module is neither SimCSE's head nor one that keeps the first "
+            "numbers of a vector as they are, so it is not supported."
+        )
+    return len(weight)
 
 
 def _check_head(file: Path) -> None:

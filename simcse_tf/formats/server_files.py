@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from simcse_tf.serving import messages
+from simcse_tf.serving.exported import EXTRA
 
 # Where TF Serving looks for the warm-up requests, under the version's directory.
-WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+WARMUP = Path(EXTRA) / "tf_serving_warmup_requests"
 BATCH_SIZES = (1, 8, 32, 64)
 
 # Requests that arrive together share one pass. Texts of any number and length may be joined: the padding is made inside

@@ -22,8 +22,8 @@ def run(directory: str, texts: list[str]) -> dict[str, list]:
     """Feeds texts to every signature.
 
     Returns:
-        `embedding` of the texts; the same for a batch of `none`; `score` of each text with itself; `token_ids`; of a
-        model with prompts also the embeddings with either, `query` and `passage`.
+        `embeddings` of the texts by signature, those that are strings of bytes as numbers from 0 to 255; of a batch of
+        `none`; `score` of each text with itself; `token_ids`.
     """
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         model = tf.compat.v1.saved_model.loader.load(session, ["serve"], directory)
@@ -33,12 +33,15 @@ def run(directory: str, texts: list[str]) -> dict[str, list]:
             feed = {tensor.name: [text.encode() for text in texts] for tensor in definition.inputs.values()}
             return session.run(definition.outputs[output].name, feed).tolist()
 
+        outputs = {name: next(iter(model.signature_def[name].outputs)) for name in model.signature_def}
+        embeddings = {name: output for name, output in outputs.items() if output.startswith("embedding")}
         return {
-            "embedding": ask("serving_default", "embedding", texts),
+            "embeddings": {
+                name: [list(row) for row in ask(name, output, texts)] for name, output in embeddings.items()
+            },
             "none": ask("serving_default", "embedding", []),
             "score": ask("similarity", "score", texts),
             "token_ids": ask("tokens", "token_ids", texts),
-            **{name: ask(name, "embedding", texts) for name in ("query", "passage") if name in model.signature_def},
         }
 
 

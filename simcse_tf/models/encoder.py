@@ -15,8 +15,9 @@ from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_n
 from simcse_tf.data.tokenization import tokenize, with_prompt
 from simcse_tf.errors import UserError
 from simcse_tf.models import packed
-from simcse_tf.models.objectives import unit
+from simcse_tf.models.matryoshka import shortened
 from simcse_tf.models.pooling import POOLERS, Pooler
+from simcse_tf.serving.compact import Dtype, check_dim, quantized, smaller
 
 
 class Encoder(keras.Model):
@@ -38,14 +39,18 @@ class Encoder(keras.Model):
         max_length: int | None = None,
         query_prompt: str = "",
         passage_prompt: str = "",
+        matryoshka: Sequence[int] = (),
+        dim: int | None = None,
         *,
         name: str = "sentence_encoder",
     ):
         super().__init__(name=name)
         positions = backbone.max_sequence_length
-        self.config = EncoderConfig(pooling, head, max_length, query_prompt, passage_prompt)
+        self.config = EncoderConfig(pooling, head, max_length, query_prompt, passage_prompt, tuple(matryoshka), dim)
         self.max_length = min(positions, 512) if max_length is None else max_length
         check_length(self.max_length, positions)
+        if dim is not None:
+            check_dim(dim, backbone.hidden_dim)
         self.backbone = backbone
         self.tokenizer = tokenizer
         self._hidden: Any = None
@@ -90,8 +95,18 @@ class Encoder(keras.Model):
 
     @property
     def dim(self) -> int:
-        """Length of a sentence vector."""
-        return self.backbone.hidden_dim
+        """How many numbers a sentence vector has. In training it is always the backbone's, whatever is kept of them."""
+        return self.config.dim or self.backbone.hidden_dim
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether only the first numbers of a vector are kept."""
+        return self.dim < self.backbone.hidden_dim
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes below `dim` that the vectors were trained to be cut to, the largest first."""
+        return smaller(self.config.matryoshka, self.dim)
 
     @property
     def prompt_names(self) -> tuple[str, ...]:
@@ -102,6 +117,10 @@ class Encoder(keras.Model):
     def head_at_inference(self) -> bool:
         """Whether the exported encoder ends with the head."""
         return self.config.head == "always" and self.config.pooling != "cls_before_pooler"
+
+    def about(self) -> dict[str, Any]:
+        """What an exported model says of itself, ready for JSON: its configuration, with nothing left open."""
+        return self.config.to_dict() | {"dim": self.dim, "max_length": self.max_length}
 
     @property
     def dropout_seeds(self) -> list[keras.Variable]:
@@ -177,10 +196,19 @@ class Encoder(keras.Model):
         """
         inputs = tokenize(self.tokenizer, text, max_length=self.max_length)
         pooled = self.pooled(inputs, snapshot=snapshot)
-        return unit(self.head(pooled) if self.head is not None and self.head_at_inference else pooled)
+        return self.finished(self.head(pooled) if self.head is not None and self.head_at_inference else pooled)
+
+    def finished(self, vectors: tf.Tensor) -> tf.Tensor:
+        """What `call` returns, as it is exported: `(..., dim)` float32 of unit length."""
+        return shortened(vectors, self.dim)
 
     def encode(
-        self, texts: str | Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 64,
+        prompt_name: PromptName | None = None,
+        dtype: Dtype = "float32",
     ) -> np.ndarray:
         """Encodes texts as the exported model would.
 
@@ -188,17 +216,21 @@ class Encoder(keras.Model):
             texts: One text, or any number of them.
             batch_size: Texts per call of the encoder; texts of like length go together.
             prompt_name: Which of the encoder's prompts is put before each text: `query`, `passage`, or none.
+            dtype: `float32`; `int8`, 128 times the numbers; or `binary`, their signs, 8 to a byte, as `np.packbits`
+                packs them.
 
         Returns:
-            `(len(texts), dim)` float32, unit length, in the order of `texts`; `(dim,)` for a single text.
+            `(len(texts), dim)` float32, unit length, or int8; of `binary` `(len(texts), ceil(dim / 8))` uint8. In the
+            order of `texts`; for a single text without the first axis.
 
         Raises:
-            UserError: An element is not a string, the batch size is less than 1, or the encoder has no such prompt.
+            UserError: An element is not a string, the batch size is less than 1, there is no such dtype, or the encoder
+                has no such prompt.
         """
         if isinstance(texts, str):
-            return self.encode([texts], batch_size=batch_size, prompt_name=prompt_name)[0]
+            return self.encode([texts], batch_size=batch_size, prompt_name=prompt_name, dtype=dtype)[0]
         both = self.encode_with_and_without_head(texts, batch_size=batch_size, prompt_name=prompt_name)
-        return both[int(self.head_at_inference)]
+        return quantized(both[int(self.head_at_inference)], dtype)
 
     def encode_with_and_without_head(
         self, texts: Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
@@ -224,7 +256,7 @@ class Encoder(keras.Model):
 
     def _both(self, text: tf.Tensor) -> tf.Tensor:
         pooled = self.pooled(tokenize(self.tokenizer, text, max_length=self.max_length))
-        return unit(tf.stack([pooled, pooled if self.head is None else self.head(pooled)]))
+        return self.finished(tf.stack([pooled, pooled if self.head is None else self.head(pooled)]))
 
 
 def _head(dim: int) -> keras.Sequential:

@@ -59,6 +59,7 @@ def page(numbers: dict[str, Any]) -> str:
         _changes(numbers),
         _curves(numbers),
         _mixes(numbers),
+        _sizes(numbers),
         _examples(numbers),
         _space(numbers),
         _figures(numbers),
@@ -205,6 +206,21 @@ def _mixes(numbers: dict[str, Any]) -> str:
         )
         + _table(rows, "share kept", *heads)
         + _panels(figures.mixes(of_sets, next(line["keep"] for line in lines if line["chosen"])))
+    )
+
+
+def _sizes(numbers: dict[str, Any]) -> str:
+    if not numbers["sizes"]:
+        return ""
+    rows = "".join(
+        _row(f"{size} dimensions", f"{each['name']}, {each['label']}", before, after, digits(each["label"]))
+        for each in numbers["sizes"]
+        for size, before, after in each["lines"]
+    )
+    return (
+        "<h2>Fewer dimensions</h2>"
+        + _note("The first numbers of every vector alone, for which this encoder was trained too (Matryoshka).")
+        + _table(rows, "Size", ">before", ">after", ">change")
     )
 
 

@@ -202,6 +202,7 @@ def _numbers(
         "keep": kept,
         "selected_by": {"name": judge.name, "figure": judge.headline, "label": judge.label},
         "changes": changes,
+        "sizes": _sizes(run),
         "curves": {
             "loss": _thinned([(m["step"], m["loss"]) for m in run.metrics if "loss" in m]),
             "evaluations": run.evaluations,
@@ -231,6 +232,17 @@ def _change(judged: _Judged) -> dict[str, Any]:
         "after": after,
         "interval": None if interval is None else list(interval),
     }
+
+
+def _sizes(run: runs.Run) -> list[dict[str, Any]]:
+    """The headline of each development set over the first numbers of every vector, where they were trained for that."""
+    found = []
+    for each in run.development_sets if run.sizes else ():
+        name = f"{each.name}/{each.headline}"
+        names = {"all": name} | {str(size): runs.figure_at(name, size) for size in run.sizes}
+        lines = [[shown, run.before[name], run.best[name]] for shown, name in names.items()]
+        found.append({"name": each.name, "label": each.label, "lines": lines})
+    return found
 
 
 def _made(run: runs.Run) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from simcse_tf.checks import require
+from simcse_tf.checks import check_choice, require
 from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
 from simcse_tf.errors import UserError
-from simcse_tf.serving import index
+from simcse_tf.serving import compact, index
+from simcse_tf.serving.compact import Dtype
 from simcse_tf.serving.exported import is_litert
 from simcse_tf.serving.index import Index
 from simcse_tf.serving.probes import PROBES
@@ -24,7 +25,12 @@ _BATCHES_AT_ONCE = 16
 
 
 class Backend(Protocol):
-    """Where a model runs. One whose model has prompts has `prompt_names`, and takes one of them after the texts."""
+    """Where a model runs.
+
+    One whose model has prompts has `prompt_names`, and takes one of them, or None, after the texts. One that can answer
+    in fewer bits has a true `in_bits`, and takes a `compact.Dtype` after that. One that knows to which `sizes` its
+    vectors may be cut says so.
+    """
 
     name: str
 
@@ -50,18 +56,32 @@ class Client:
         timeout: Seconds to wait for a server's answer before the request is sent again.
         retry_for: Seconds after which a request that gets no answer is given up; 5 at most until the server has
             answered once.
+        dim: How many numbers of each vector to keep, the first ones, scaled to unit length again. None: all.
 
     Raises:
-        UserError: There is no such model, this package did not export it, or the server cannot be reached.
+        UserError: There is no such model, this package did not export it, the server cannot be reached, or `dim` is
+            more than the model's vectors have numbers.
     """
 
-    def __init__(self, model: str | Path | Backend, *, timeout: float = 30.0, retry_for: float = 60.0):
+    def __init__(
+        self,
+        model: str | Path | Backend,
+        *,
+        timeout: float = 30.0,
+        retry_for: float = 60.0,
+        dim: int | None = None,
+    ):
         self._backend = _connect(str(model), timeout, retry_for) if isinstance(model, str | Path) else model
         self._index: Index | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
-        self._probes = self._backend.encode_batch(PROBES)
-        self.dim = int(self._probes.shape[-1])
-        self._check(self._probes, len(PROBES))
+        probes = self._backend.encode_batch(PROBES)
+        # Of the vectors as the backend gives them, and as this client does.
+        self._full_dim = self.dim = int(probes.shape[-1])
+        self._check(probes, len(PROBES))
+        if dim is not None:
+            compact.check_dim(dim, self._full_dim, getattr(self._backend, "sizes", None))
+            self.dim = dim
+        self._probes = compact.shortened(probes, self.dim)
 
     @property
     def name(self) -> str:
@@ -77,8 +97,18 @@ class Client:
         """
         return getattr(self._backend, "prompt_names", ())
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes below `dim` that the vectors were trained to be cut to, the largest first; servers do not say."""
+        return compact.smaller(getattr(self._backend, "sizes", ()), self.dim)
+
     def encode(
-        self, texts: str | Sequence[str], *, batch_size: int = 64, prompt_name: PromptName | None = None
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 64,
+        prompt_name: PromptName | None = None,
+        dtype: Dtype = "float32",
     ) -> np.ndarray:
         """Encodes texts.
 
@@ -86,25 +116,33 @@ class Client:
             texts: One text, or any number of them.
             batch_size: Texts per call of the model; texts of like length go together.
             prompt_name: Which of the model's prompts is put before each text: `query`, `passage`, or none.
+            dtype: `float32`; `int8`, 128 times the numbers; or `binary`, their signs, 8 to a byte, as `np.packbits`
+                packs them. A server sends no more than that, unless `dim` was given or it serves an older export.
 
         Returns:
-            `(len(texts), dim)` float32 of unit length, in the order of `texts`; `(dim,)` for a single text.
+            `(len(texts), dim)` float32 of unit length, or int8; of `binary` `(len(texts), ceil(dim / 8))` uint8. In the
+            order of `texts`; for a single text without the first axis.
 
         Raises:
-            UserError: An element is not a string; the batch size is less than 1; the model has no such prompt; the
-                server does not answer.
+            UserError: An element is not a string; the batch size is less than 1; there is no such dtype; the model has
+                no such prompt; the server does not answer.
         """
         if isinstance(texts, str):
-            return self.encode([texts], batch_size=batch_size, prompt_name=prompt_name)[0]
+            return self.encode([texts], batch_size=batch_size, prompt_name=prompt_name, dtype=dtype)[0]
+        check_choice("dtype", dtype, compact.DTYPES)
         if prompt_name is not None:
             check_prompt_name(prompt_name, self.prompt_names)
         prompt = () if prompt_name is None else (prompt_name,)
+        # What is cut is scaled, which bits cannot be.
+        in_bits = dtype != "float32" and self.dim == self._full_dim and getattr(self._backend, "in_bits", False)
+        asked, answered = ((prompt_name, dtype), dtype) if in_bits else (prompt, "float32")
         texts = valid_texts(texts, batch_size)
-        vectors = np.zeros((len(texts), self.dim), "float32")
+        vectors = np.zeros((len(texts), compact.width(self.dim, dtype)), compact.stored_as(dtype))
         batches = list(batches_by_length(texts, batch_size))
 
         def encode_rows(rows: list[int]) -> None:
-            vectors[rows] = self._check(self._backend.encode_batch([texts[i] for i in rows], *prompt), len(rows))
+            answer = self._check(self._backend.encode_batch([texts[i] for i in rows], *asked), len(rows), answered)
+            vectors[rows] = answer if in_bits else compact.quantized(compact.shortened(answer, self.dim), dtype)
 
         if len(batches) < 2:
             for rows in batches:
@@ -125,13 +163,13 @@ class Client:
         """Cosine similarities of all of `a` with all of `b`.
 
         Args:
-            a: One text, several, or vectors that `encode` returned.
+            a: One text, several, or vectors that `encode` returned, of whichever dtype.
             b: Likewise.
 
         Returns:
             `(len(a), len(b))` float32; a single text has no axis, so that two of them give a number.
         """
-        vectors = [x if isinstance(x, np.ndarray) else self.encode(x) for x in (a, b)]
+        vectors = [compact.floats(x, self.dim) if isinstance(x, np.ndarray) else self.encode(x) for x in (a, b)]
         scores = vectors[0] @ vectors[1].T
         return float(scores) if scores.ndim == 0 else scores
 
@@ -215,11 +253,12 @@ class Client:
         found = self._index.search(vectors, top_k=top_k, threshold=threshold)
         return found[0] if single else found
 
-    def _check(self, vectors: np.ndarray, rows: int) -> np.ndarray:
-        if vectors.shape != (rows, self.dim) or not np.isfinite(vectors).all():
+    def _check(self, vectors: np.ndarray, rows: int, dtype: Dtype = "float32") -> np.ndarray:
+        expected = (rows, compact.width(self._full_dim, dtype))
+        if vectors.shape != expected or not np.isfinite(vectors).all():
             raise UserError(
-                f"{self.name}: {rows} texts gave an array of shape {vectors.shape} where {(rows, self.dim)} finite "
-                "numbers were expected. Was the model behind this address replaced by another? Then make a new Client."
+                f"{self.name}: {rows} texts gave an array of shape {vectors.shape} where {expected} finite numbers "
+                "were expected. Was the model behind this address replaced by another? Then make a new Client."
             )
         return vectors
 

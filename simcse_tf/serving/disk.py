@@ -8,7 +8,7 @@ import numpy as np
 
 from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.errors import UserError
-from simcse_tf.serving.exported import version_directory
+from simcse_tf.serving.exported import about, version_directory
 
 
 class DiskBackend:
@@ -37,6 +37,7 @@ class DiskBackend:
         if signature is None or set(signature.structured_outputs) != {"embedding"}:
             raise UserError(f"{directory}: its signature is not text -> embedding; was it exported by simcse_tf?")
         self.prompt_names = tuple(name for name in PROMPT_NAMES if name in self._model.signatures)
+        self.sizes = tuple(about(directory).get("matryoshka", ()))
 
     def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length."""

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from simcse_tf.errors import UserError
+from simcse_tf.files import read_json_object
 
 MODEL_FILE = "model.tflite"
 TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FILE = "encoder.json"
+# Where TF Serving leaves files of others alone, under a version's directory.
+EXTRA = "assets.extra"
 # The program that goes with every LiteRT model, and that runs it here.
 EMBEDDER = Path(__file__).with_name("embedder.py")
 
@@ -41,6 +45,18 @@ def is_saved_model(path: Path) -> bool:
 def model_file(directory: Path) -> Path | None:
     """The file with the graph of the version or the LiteRT model in a directory; None if there is none."""
     return next((directory / name for name in ("saved_model.pb", MODEL_FILE) if (directory / name).is_file()), None)
+
+
+def about(directory: Path) -> dict[str, Any]:
+    """What the encoder in a version's or a LiteRT model's directory says of itself; nothing if it is of version 0.1.0.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    for file in (directory / EXTRA / ENCODER_FILE, directory / ENCODER_FILE):
+        if file.is_file():
+            return read_json_object(file)
+    return {}
 
 
 def latest_version(model: Path) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from simcse_tf.checks import require
 from simcse_tf.errors import UserError
-from simcse_tf.serving.exported import is_mediapipe
+from simcse_tf.serving.exported import about, is_mediapipe
 
 
 class LiteRTBackend:
@@ -37,6 +37,7 @@ class LiteRTBackend:
         except ValueError as e:
             raise UserError(str(e)) from e
         self.prompt_names = self._embedder.prompt_names
+        self.sizes = tuple(about(directory).get("matryoshka", ()))
 
     def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
         """`(len(texts), dim)` float32 of unit length.

@@ -15,6 +15,8 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from simcse_tf.errors import UserError
+from simcse_tf.serving import compact
+from simcse_tf.serving.compact import Dtype
 
 _PACKAGE = "simcse_tf.serving"
 _SCALARS = {"int64": 3, "int32": 5, "float": 2, "string": 9, "bytes": 12}
@@ -81,25 +83,29 @@ def predict_request(
     return request
 
 
-def embeddings(response: Any, where: str) -> np.ndarray:
+def embeddings(response: Any, where: str, dtype: Dtype = "float32") -> np.ndarray:
     """Reads the answer.
 
     Args:
         response: A `PredictResponse`.
         where: The server, for the error message.
+        dtype: Of the signature that was asked.
 
     Returns:
-        `(n, dim)` float32.
+        `(n, dim)` float32, or what `compact.quantized` makes of it.
 
     Raises:
-        UserError: The answer holds no float32 matrix named `embedding`.
+        UserError: The answer holds no embedding of that dtype.
     """
     tensors = {entry.key: entry.value for entry in response.outputs}
-    tensor = tensors.get("embedding")
-    if tensor is None or tensor.dtype != _DT_FLOAT or len(tensor.tensor_shape.dim) != 2:
+    tensor = tensors.get(compact.output_of(dtype))
+    expected = (_DT_FLOAT, 2) if dtype == "float32" else (_DT_STRING, 1)
+    if tensor is None or (tensor.dtype, len(tensor.tensor_shape.dim)) != expected:
         raise UserError(
             f"{where}: answers with {sorted(tensors)}, not with an embedding. Was the model exported by simcse_tf?"
         )
+    if dtype != "float32":
+        return compact.from_bytes(list(tensor.string_val), dtype)
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)

@@ -1,7 +1,8 @@
-"""A model behind TF Serving's REST port. Standard library only."""
+"""A model behind TF Serving's REST port."""
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import urllib.error
@@ -11,7 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.serving.retry import Retry, UnavailableError, refused, served_prompts
+from simcse_tf.serving import compact
+from simcse_tf.serving.compact import Dtype
+from simcse_tf.serving.retry import Retry, UnavailableError, refused, served_prompts, serves_bits
 
 # Too many requests, bad gateway, unavailable, gateway time-out.
 _TRY_AGAIN = {429, 502, 503, 504}
@@ -41,16 +44,24 @@ class RestBackend:
         """The names of the model's prompts, if it has any."""
         return served_prompts(self.encode_batch)
 
-    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
-        """`(len(texts), dim)` float32 of unit length."""
-        asked = {"signature_name": prompt_name or "serving_default", "inputs": {"text": texts}}
+    @cached_property
+    def in_bits(self) -> bool:
+        """Whether the model answers in fewer bits than float32 has."""
+        return serves_bits(self.encode_batch)
+
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None, dtype: Dtype = "float32") -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length, or what `compact.quantized` makes of it."""
+        asked = {"signature_name": compact.signature_of(prompt_name, dtype), "inputs": {"text": texts}}
         body = json.dumps(asked, ensure_ascii=False).encode()
         request = urllib.request.Request(
             f"{self.name}:predict", body, {"Content-Type": "application/json"}, method="POST"
         )
         answer = self._retry(lambda: self._send(request))
         try:
-            return np.array(json.loads(answer)["outputs"], "float32")
+            outputs = json.loads(answer)["outputs"]
+            if dtype == "float32":
+                return np.array(outputs, "float32")
+            return compact.from_bytes([base64.b64decode(row["b64"]) for row in outputs], dtype)
         except (ValueError, KeyError, TypeError) as e:
             raise UserError(
                 f"{self.name}: its answer is not an embedding ({answer[:200]!r}). Is it TF Serving, and was the model "

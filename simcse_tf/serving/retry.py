@@ -1,4 +1,4 @@
-"""What a server does not answer, and asking again: exponential back-off. Standard library only."""
+"""What a server does not answer, and asking again: exponential back-off."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.errors import UserError
+from simcse_tf.serving.compact import Dtype
 
 T = TypeVar("T")
 
@@ -43,6 +44,15 @@ def served_prompts(encode_batch: Callable[[list[str], str], Any]) -> tuple[str, 
     except NoSignatureError:
         return ()
     return PROMPT_NAMES
+
+
+def serves_bits(encode_batch: Callable[[list[str], None, Dtype], Any]) -> bool:
+    """Whether a served model answers in fewer bits. It has signatures for both or neither: one of them is tried."""
+    try:
+        encode_batch(["."], None, "binary")
+    except NoSignatureError:
+        return False
+    return True
 
 
 class Retry:

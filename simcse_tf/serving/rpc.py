@@ -9,8 +9,9 @@ import grpc
 import numpy as np
 
 from simcse_tf.errors import UserError
-from simcse_tf.serving import messages
-from simcse_tf.serving.retry import Retry, UnavailableError, refused, served_prompts
+from simcse_tf.serving import compact, messages
+from simcse_tf.serving.compact import Dtype
+from simcse_tf.serving.retry import Retry, UnavailableError, refused, served_prompts, serves_bits
 
 _TRY_AGAIN = {
     grpc.StatusCode.UNAVAILABLE,
@@ -61,11 +62,16 @@ class RpcBackend:
         """The names of the model's prompts, if it has any."""
         return served_prompts(self.encode_batch)
 
-    def encode_batch(self, texts: list[str], prompt_name: str | None = None) -> np.ndarray:
-        """`(len(texts), dim)` float32 of unit length."""
-        signature = prompt_name or "serving_default"
+    @cached_property
+    def in_bits(self) -> bool:
+        """Whether the model answers in fewer bits than float32 has."""
+        return serves_bits(self.encode_batch)
+
+    def encode_batch(self, texts: list[str], prompt_name: str | None = None, dtype: Dtype = "float32") -> np.ndarray:
+        """`(len(texts), dim)` float32 of unit length, or what `compact.quantized` makes of it."""
+        signature = compact.signature_of(prompt_name, dtype)
         request = messages.predict_request(self._model, texts, signature=signature, version=self._version)
-        return messages.embeddings(self._retry(lambda: self._send(request)), self.name)
+        return messages.embeddings(self._retry(lambda: self._send(request)), self.name, dtype)
 
     def _send(self, request):
         try:

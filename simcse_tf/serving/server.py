@@ -25,16 +25,29 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simcse_tf.data.strings import PromptName
+from simcse_tf.serving import compact
 from simcse_tf.serving.batching import Batcher, QueueFullError
 from simcse_tf.serving.client import Client
+from simcse_tf.serving.compact import Dtype
 
 _LOG = logging.getLogger(__name__)
 
-# As those of an exported model: the names of a signature's inputs, and of its output with its shape.
-_SIGNATURES: dict[str, tuple[tuple[str, ...], str, tuple[int, ...]]] = {
-    "serving_default": (("text",), "embedding", (-1, 0)),
-    "similarity": (("text_a", "text_b"), "score", (-1,)),
-}
+
+@dataclass(frozen=True)
+class _Signature:
+    """As those of an exported model."""
+
+    inputs: tuple[str, ...] = ("text",)
+    # None for similarities, which are no embeddings.
+    dtype: Dtype | None = None
+    prompt_name: PromptName | None = None
+
+    @property
+    def output(self) -> str:
+        """The output's name."""
+        return "score" if self.dtype is None else compact.output_of(self.dtype)
+
+
 # Vectors that are written as JSON in one go, in a millisecond or two; then other requests have their turn.
 _PIECE = 64
 # Characters per call of the model, unless one text has more: a thousand or two of tokens, so that requests take turns
@@ -117,7 +130,15 @@ class _Service:
     def __init__(self, model: Client, name: str, version: str, limits: Limits):
         self._dim, self._name, self._version, self._limits = model.dim, name, version, limits
         self._prompt_names = model.prompt_names
-        self._signatures = _SIGNATURES | dict.fromkeys(model.prompt_names, _SIGNATURES["serving_default"])
+        self._signatures = {
+            "serving_default": _Signature(dtype="float32"),
+            "similarity": _Signature(("text_a", "text_b")),
+        }
+        self._signatures |= {
+            compact.signature_of(name, dtype): _Signature(dtype=dtype, prompt_name=name)
+            for dtype in compact.DTYPES
+            for name in (None, *model.prompt_names)
+        }
         self._started = int(time.time())
         # Of this server alone: the library's own registry is the process's.
         self._registry = figures = CollectorRegistry()
@@ -148,17 +169,20 @@ class _Service:
         if not isinstance(signature, str) or signature not in self._signatures:
             expected = " or ".join(self._signatures)
             raise _RefusedError(400, f"Serving signature name: {_shown(signature)} not found; expected {expected}.")
-        inputs, output, _ = self._signatures[signature]
+        asked = self._signatures[signature]
+        inputs = asked.inputs
         columns, answer = _columns(given, inputs)
         # Before each of them is looked at.
         self._check_count(sum(map(len, columns.values())))
         texts = [_text(element, name, i) for name, column in columns.items() for i, element in enumerate(column)]
         if len(columns[inputs[0]]) * len(inputs) != len(texts):
             raise _RefusedError(400, f"{' and '.join(inputs)} are pairs: expected lists of the same length.")
-        result = await self._encode(request, texts, prompt_name=signature if signature in self._prompt_names else None)
-        if output == "score":
+        result = await self._encode(request, texts, prompt_name=asked.prompt_name)
+        if asked.dtype is None:
             half = len(texts) // 2
             result = np.einsum("nd,nd->n", result[:half], result[half:])
+        elif asked.dtype != "float32":
+            result = [{"b64": _base64(row)} for row in compact.quantized(result, asked.dtype)]
         return _json_response(b'{"%s":%s}' % (answer, await _json_list(len(result), lambda rows: result[rows])))
 
     async def status(self, request: Request) -> Response:
@@ -172,17 +196,19 @@ class _Service:
         """`GET /v1/models/NAME/metadata`."""
         self._check_address(request)
 
-        def tensor(dtype: str, sizes: tuple[int, ...]) -> dict[str, Any]:
-            dims = [{"size": str(size or self._dim), "name": ""} for size in sizes]
+        def tensor(dtype: str, *sizes: int) -> dict[str, Any]:
+            dims = [{"size": str(size), "name": ""} for size in (-1, *sizes)]
             return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": ""}
 
+        # By dtype; a score has none.
+        outputs = {None: tensor("DT_FLOAT"), "float32": tensor("DT_FLOAT", self._dim)}
         signatures = {
             signature: {
-                "inputs": {name: tensor("DT_STRING", (-1,)) for name in inputs},
-                "outputs": {output: tensor("DT_FLOAT", sizes)},
+                "inputs": {name: tensor("DT_STRING") for name in of.inputs},
+                "outputs": {of.output: outputs.get(of.dtype, tensor("DT_STRING"))},
                 "method_name": "tensorflow/serving/predict",
             }
-            for signature, (inputs, output, sizes) in self._signatures.items()
+            for signature, of in self._signatures.items()
         }
         return _json_response(
             {
@@ -216,7 +242,7 @@ class _Service:
             message = f"expected {expected}." if expected else "this model has no prompts; omit it."
             raise _RefusedError(400, f"input_type {_shown(prompt_name)}: {message}", param="input_type")
         vectors = await self._encode(request, texts, prompt_name=prompt_name, param="input")
-        vectors = _shortened(vectors, dimensions)
+        vectors = compact.shortened(vectors, dimensions)
         write = _base64 if encoding == "base64" else lambda vector: vector
 
         def objects(rows: slice) -> list[dict[str, Any]]:
@@ -399,17 +425,9 @@ def _input(given: Any) -> list[str]:
     return texts
 
 
-def _shortened(vectors: np.ndarray, dimensions: int) -> np.ndarray:
-    """Their first numbers, of unit length again."""
-    if dimensions == vectors.shape[1]:
-        return vectors
-    vectors = vectors[:, :dimensions]
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo("float32").tiny)
-
-
 def _base64(vector: np.ndarray) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    # Little-endian, as OpenAI's clients expect numbers.
+    return base64.b64encode(vector.astype(vector.dtype.newbyteorder("<")).tobytes()).decode()
 
 
 async def _json_list(length: int, elements: Callable[[slice], Any]) -> bytes:

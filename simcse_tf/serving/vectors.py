@@ -18,14 +18,15 @@ import numpy as np
 
 from simcse_tf.errors import UserError
 from simcse_tf.files import write_whole
-from simcse_tf.serving import probes
+from simcse_tf.serving import compact, probes
+from simcse_tf.serving.compact import Dtype
 
 ABOUT = "embeddings.json"
 # Calls of the model whose texts are sorted by length together, so that a call has little padding. What they give is
 # written at once: a kill loses no more.
 _CALLS = 32
 
-# `encode(texts, batch_size=...)`: `(len(texts), dim)` float32 of unit length.
+# `encode(texts, batch_size=...)`: `(len(texts), dim)` float32 of unit length, or what `compact.quantized` makes of it.
 Encode = Callable[..., np.ndarray]
 
 
@@ -43,11 +44,18 @@ class About:
     # Of the model: its name, for people; what it makes of the probes, `(probes, dim)`.
     model: str = ""
     fingerprint: tuple[tuple[float, ...], ...] = ()
+    # Of the vectors. Version 0.1.0 knew float32 alone.
+    dtype: Dtype = "float32"
 
     @property
     def dim(self) -> int:
-        """Numbers per row."""
+        """Numbers per vector, however they are stored."""
         return len(self.fingerprint[0])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return compact.width(self.dim, self.dtype) * compact.stored_as(self.dtype).itemsize
 
     @property
     def shards(self) -> int:
@@ -73,7 +81,7 @@ def read_about(directory: Path) -> About:
     path = directory / ABOUT
     try:
         values = json.loads(path.read_text("utf-8"))
-        return About(**{field.name: values[field.name] for field in fields(About)})
+        return About(**{field.name: values[field.name] for field in fields(About) if field.name in values})
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: not a list of vectors ({e}). Delete {directory} to start anew.") from e
 
@@ -112,13 +120,13 @@ def resume(directory: Path, now: About) -> About:
     then, new = np.array(before.fingerprint), np.array(now.fingerprint)
     if probes.difference(then, new, tolerance=probes.SAME_FLOAT32):
         raise UserError(
-            f"{directory}: begun with another model ({before.model}) or another prompt, which give the same texts "
-            f"other vectors. Give those that it was begun with, or delete {directory} to start anew."
+            f"{directory}: begun with another model ({before.model}), another `dim` or another prompt, which give the "
+            f"same texts other vectors. Give those that it was begun with, or delete {directory} to start anew."
         )
     for i in range(-(-before.done // before.shard_size)):
         name, rows = before.shard(i)
         written = min(rows, before.done - i * before.shard_size)
-        path, size = directory / name, len(_header(rows, before.dim)) + 4 * written * before.dim
+        path, size = directory / name, len(_header(rows, before)) + written * before.row_bytes
         if not path.is_file() or path.stat().st_size < size:
             raise UserError(f"rows that were written are missing from {path}. Delete {directory} to start anew.")
     return before
@@ -177,13 +185,13 @@ def _append(directory: Path, about: About, vectors: np.ndarray) -> About:
         while len(vectors):
             shard, row = divmod(done, about.shard_size)
             name, rows = about.shard(shard)
-            header, here = _header(rows, about.dim), vectors[: rows - row]
+            header, here = _header(rows, about), vectors[: rows - row]
             with open(directory / name, "r+b" if row else "wb") as file:
                 if row == 0:
                     file.write(header)
-                file.seek(len(header) + 4 * row * about.dim)
+                file.seek(len(header) + row * about.row_bytes)
                 file.truncate()
-                file.write(np.ascontiguousarray(here, "<f4").tobytes())
+                file.write(np.ascontiguousarray(here, compact.stored_as(about.dtype)).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
             done, vectors = done + len(here), vectors[len(here) :]
@@ -197,7 +205,9 @@ def _save(directory: Path, about: About) -> About:
     return about
 
 
-def _header(rows: int, dim: int) -> bytes:
+def _header(rows: int, about: About) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)})
+    shape = (rows, compact.width(about.dim, about.dtype))
+    described = {"descr": compact.stored_as(about.dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
     return file.getvalue()

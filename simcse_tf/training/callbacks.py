@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
+from simcse_tf import runs
+from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import development_files, geometry, sts
 from simcse_tf.evaluation.development import DevelopmentSet, Figures, Graded
@@ -72,7 +75,7 @@ class DevelopmentCallback(keras.callbacks.Callback):
     others as `val_NAME/FIGURE`. Callbacks after it can select by them:
     `ModelCheckpoint(..., monitor="val_ndcg@10", mode="max")`, `EarlyStopping`, `TensorBoard`. Put it before them. With
     a head, the headline comes with the endings `_with_head` and `_without_head` too; without them it is that of the
-    exported encoder.
+    exported encoder. With the objective `Matryoshka` there are endings for its sizes: `_dim_128`.
 
     Args:
         *sets: At least one: from `open_development_set`, or what it takes; also graded pairs, such as from
@@ -236,24 +239,26 @@ def evaluate(encoder: SentenceEncoder, sets: Sequence[DevelopmentSet]) -> tuple[
     """Judges an encoder on development sets.
 
     Returns:
-        What is logged: every figure as `NAME/FIGURE`, and the first set's headline as `dev`; and for each set a line
-        of text.
+        What is logged: every figure as `NAME/FIGURE`, and the first set's headline as `dev`, with `_dim_128` for the
+        first 128 numbers of every vector; and for each set a line of text.
     """
     found = {each.name: figures(encoder, each) for each in sets}
     judge = sets[0]
     judged = found[judge.name]
-    names = {f"{judge.headline}{ending}": f"dev{ending}" for ending in ("", "_with_head", "_without_head")}
+    cuts = [runs.figure_at("", size) for size in encoder.sizes]
+    names = {f"{judge.headline}{ending}": f"dev{ending}" for ending in ("", "_with_head", "_without_head", *cuts)}
     names |= {"alignment": "alignment", "uniformity": "uniformity"}
     logged = {short: judged[name] for name, short in names.items() if name in judged}
     lines = []
     for each in sets:
         own = found[each.name]
-        logged |= {f"{each.name}/{name}": own[name] for name in each.labels if name in own}
+        of_sizes = [f"{each.headline}{ending}" for ending in cuts]
+        logged |= {f"{each.name}/{name}": own[name] for name in (*each.labels, *of_sizes) if name in own}
         # With and without the head: one of the two is the exported encoder.
         shown = "  ".join(
             f"{name.replace('_', ' ')} {value:.2f}"
             for name, value in own.items()
-            if name in each.labels or value != own[each.headline]
+            if name in (*each.labels, *of_sizes) or value != own[each.headline]
         )
         lines.append(f"{each.name}: {shown}")
     return logged, lines
@@ -263,15 +268,31 @@ def figures(encoder: SentenceEncoder, development_set: DevelopmentSet) -> Figure
     """How an encoder in training does.
 
     Returns:
-        The figures of the exported encoder; with a head also its headline's `_without_head` and `_with_head`.
+        The figures of the exported encoder; with a head also its headline's `_without_head` and `_with_head`; and the
+        headline of its vectors' first numbers, such as `spearman_dim_128`, for each size that it is trained for.
     """
-    if encoder.head is None:
-        return development_set.figures(encoder.encode)
-    both = development_set.score_each(encoder.encode_with_and_without_head, 2)
-    without, with_head = (scored.figures for scored in both)
+    judged = _Judged(encoder)
+    scored = [each.figures for each in development_set.score_each(judged.encode, len(judged.endings))]
     headline = development_set.headline
-    of_each = {f"{headline}_without_head": without[headline], f"{headline}_with_head": with_head[headline]}
-    return (with_head if encoder.head_at_inference else without) | of_each
+    of_each = {f"{headline}{ending}": found[headline] for ending, found in zip(judged.endings, scored, strict=True)}
+    return scored[judged.exported] | of_each
+
+
+class _Judged:
+    """An encoder as several that encode together: without and with its head, and cut to the sizes it is trained for."""
+
+    def __init__(self, encoder: SentenceEncoder):
+        self._encoder, self.prompt_names = encoder, encoder.prompt_names
+        self.exported = int(encoder.head_at_inference)
+        cuts = (runs.figure_at("", size) for size in encoder.sizes)
+        self.endings = (*(("",) if encoder.head is None else ("_without_head", "_with_head")), *cuts)
+
+    def encode(self, texts: list[str], **prompt: PromptName) -> list[np.ndarray]:
+        """The vectors of each, in the order of `endings`."""
+        both = self._encoder.encode_with_and_without_head(texts, **prompt)
+        exported = both[self.exported]
+        whole = (exported,) if self._encoder.head is None else both
+        return [*whole, *(exported[:, :size] for size in self._encoder.sizes)]
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:

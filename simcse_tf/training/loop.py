@@ -20,12 +20,13 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
 from simcse_tf.formats.encoders import SentenceEncoder
+from simcse_tf.models.matryoshka import Matryoshka
 from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
 from simcse_tf.models.terms import AlignUniform, DimensionContrast, WithTerms
 from simcse_tf.training import callbacks, compute, fingerprint, keep, provenance, replicas
 from simcse_tf.training.checkpoint import Progress, RunDirectory, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
-from simcse_tf.training.plan import Plan, fingerprints, scan_rows, total_steps
+from simcse_tf.training.plan import Plan, check_sizes, fingerprints, scan_rows, total_steps
 from simcse_tf.training.progress import ProgressBar
 from simcse_tf.training.simcse import SimCSE
 
@@ -96,6 +97,8 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     dtype = "float32" if precision == "off" else f"mixed_{precision}"
     with strategy.scope():
         encoder = keep.starting_encoder(plan.origin, config, dtype)
+        # Of a preset that keras-hub has downloaded, the plan did not know.
+        check_sizes(config, encoder.dim)
         model = simcse(encoder, config)
         model.compile(
             optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
@@ -259,7 +262,9 @@ def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], ste
 def objective(config: TrainConfig) -> Objective:
     """The loss that a configuration asks for."""
     loss, terms = OBJECTIVES[config.loss](config), config.numbers("add")
-    return WithTerms(loss, tuple(TERMS[name]() for name in terms), tuple(terms.values())) if terms else loss
+    if terms:
+        loss = WithTerms(loss, tuple(TERMS[name]() for name in terms), tuple(terms.values()))
+    return Matryoshka(loss, config.matryoshka, config.matryoshka_weights) if config.matryoshka else loss
 
 
 def info_nce(config: TrainConfig) -> InfoNCE:

@@ -35,7 +35,7 @@ class MomentumQueue(keras.layers.Layer):
         self.average = Encoder(backbone, None, encoder.config.pooling, "none", encoder.max_length, name="average")
         self.average.trainable = False
         self.vectors = self.add_weight(
-            name="vectors", shape=(size, encoder.dim), dtype="float32", initializer="zeros", trainable=False
+            name="vectors", shape=(size, backbone.hidden_dim), dtype="float32", initializer="zeros", trainable=False
         )
         self.text_ids = self.add_weight(
             name="text_ids", shape=(size,), dtype="int64", initializer=keras.initializers.Constant(-1), trainable=False

@@ -58,6 +58,8 @@ def plan(config: TrainConfig) -> Plan:
     if uses_directory:
         run.check(config)
     origin = presets.locate(config.preset)
+    if origin.dim is not None:
+        check_sizes(config, origin.dim)
     source = sources.open_source(
         config.data,
         columns=config.columns,
@@ -159,6 +161,22 @@ def total_steps(config: TrainConfig, scan: sources.Scan) -> int:
     if config.max_steps is not None:
         return config.max_steps
     return config.epochs * (scan.rows // config.batch_size)
+
+
+def check_sizes(config: TrainConfig, dim: int) -> None:
+    """Checks the sizes of Matryoshka training against how many numbers the encoder's vectors have.
+
+    Raises:
+        UserError: One is larger, or these are not among them, so that nothing would train the last ones.
+    """
+    sizes = " ".join(map(str, config.matryoshka))
+    if config.matryoshka and max(config.matryoshka) > dim:
+        raise UserError(f"`matryoshka` {sizes}: the vectors of `preset` {config.preset} have only {dim} numbers.")
+    if config.matryoshka and dim not in config.matryoshka:
+        raise UserError(
+            f"`matryoshka` {sizes}: nothing would train the numbers after the first {max(config.matryoshka)}. Add "
+            f"{dim}, the size of `preset` {config.preset}."
+        )
 
 
 def _check_can_hold_out(config: TrainConfig, source: sources.Source) -> None:

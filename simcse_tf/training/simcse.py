@@ -17,7 +17,9 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
-from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, innermost, unit
+from simcse_tf.models.matryoshka import sizes_of
+from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, innermost
+from simcse_tf.serving.compact import check_dim
 from simcse_tf.training import gradcache, replicas
 from simcse_tf.training.compute import keep_freed_memory
 from simcse_tf.training.momentum import MomentumQueue
@@ -75,6 +77,7 @@ class SimCSE(replicas.Model):
     Args:
         encoder: The encoder to train.
         objective: The loss: an `Objective`, or a function `(local: Views, gathered: Views, row_offset) -> (n,)` losses.
+            The sizes of a `Matryoshka` are saved with the encoder.
         dropout_masks: `same` encodes every view of a batch (with `chunk_size`, of a chunk) under the same masks, in one
             pass per view; for the ablation.
         chunk_size: Rows of a replica that training encodes at once; divides its share of the batch. None: all of them.
@@ -125,6 +128,10 @@ class SimCSE(replicas.Model):
         if word_repetition is not None:
             check_range("word_repetition", word_repetition, above=0, high=1, why="a share of a text's tokens")
             _check_room(max_length, encoder.backbone.max_sequence_length)
+        if sizes := sizes_of(objective):
+            check_dim(max(sizes), encoder.backbone.hidden_dim)
+            # They are saved with the encoder.
+            encoder.config = dataclasses.replace(encoder.config, matryoshka=sizes)
         self.encoder = encoder
         self.objective = objective or InfoNCE()
         self.dropout_masks = dropout_masks
@@ -451,7 +458,7 @@ class SimCSE(replicas.Model):
         shape = tf.shape(inputs["token_ids"])
         flat = {name: tf.reshape(x, [shape[0] * shape[1], shape[2]]) for name, x in inputs.items()}
         vectors = self.encoder(flat, training=training, pack=self.pack)
-        return tf.reshape(vectors, [-1, inputs["token_ids"].shape[1], self.encoder.dim])
+        return tf.reshape(vectors, [-1, inputs["token_ids"].shape[1], vectors.shape[-1]])
 
     def _under_the_same_masks(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         seeds = self.encoder.dropout_seeds
@@ -480,7 +487,7 @@ class SimCSE(replicas.Model):
         return self._report(self._compare(vectors, batch))
 
     def predict_step(self, data):
-        return unit(self(_inputs(data)))
+        return self.encoder.finished(self(_inputs(data)))
 
     def gradients(self, batch: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """What this replica has to say of a batch with 2 views or more, in training.

@@ -27,6 +27,16 @@ def test_an_export_read_back_is_the_same(tmp_path, model_type, config):
     np.testing.assert_allclose(load_encoder(origin).encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
 
+def test_an_encoder_that_cuts_vectors_is_no_text_embedder_which_cannot(tmp_path):
+    encoder = encoder_of(tmp_path, "bert", EncoderConfig("avg", "none", matryoshka=(8, 4), dim=4))
+    keras_hub.export(encoder, tmp_path / "out")
+    assert not (tmp_path / "out" / "task.json").exists()
+    assert "cannot cut vectors" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    origin = presets.locate(str(tmp_path / "out"))
+    assert (origin.config, origin.dim) == (encoder.config, encoder.backbone.hidden_dim)
+    np.testing.assert_allclose(load_encoder(origin).encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+
+
 def test_how_a_text_embedder_of_others_pools_is_read(tmp_path):
     encoder = encoder_of(tmp_path, "bert", EncoderConfig("avg", "none", 16))
     keras_hub.export(encoder, tmp_path / "out")

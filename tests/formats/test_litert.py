@@ -40,14 +40,16 @@ def client(litert):
     ("model_type", "config"),
     [
         ("distilbert", EncoderConfig("cls", "always")),
-        ("roberta", EncoderConfig("avg_top2", "none")),
+        ("roberta", EncoderConfig("avg_top2", "none", matryoshka=(8, 4, 2), dim=4)),
         ("xlm-roberta", EncoderConfig("avg_first_last", "train_only")),
     ],
 )
 def test_every_kind_of_tokenizer_pooler_and_head_is_exported(tmp_path, model_type, config):
     encoder = encoder_of(tmp_path, model_type, config)
     exported = format.export(encoder, tmp_path / "litert")
-    np.testing.assert_allclose(Client(exported).encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+    client = Client(exported)
+    np.testing.assert_allclose(client.encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+    assert (client.dim, client.sizes) == (encoder.dim, encoder.sizes)
 
 
 @pytest.fixture(scope="module")

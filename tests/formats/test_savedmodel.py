@@ -12,6 +12,7 @@ from simcse_tf.data.tokenization import tokenize
 from simcse_tf.errors import UserError
 from simcse_tf.formats import savedmodel, server_files
 from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.serving import compact
 from simcse_tf.serving.client import Client
 from tests.conftest import PROMPTS, SENTENCES
 
@@ -76,7 +77,17 @@ class TestSignatures:
 
     def test_an_encoder_without_prompts_has_no_signatures_for_them(self, exported_family):
         signatures = tf.saved_model.load(str(exported_family("bert") / "1")).signatures
-        assert set(signatures) == {"serving_default", "similarity", "tokens"}
+        assert set(signatures) == {"serving_default", "similarity", "tokens", "int8", "binary"}
+
+    @pytest.mark.parametrize(("dtype", "length"), [("int8", 16), ("binary", 2)])
+    def test_fewer_bits_are_strings_of_as_many_bytes(self, signatures, encoder, dtype, length):
+        for name in (None, "query"):
+            vectors = encoder.encode(TEXTS, prompt_name=name)
+            outputs = signatures[compact.signature_of(name, dtype)](text=tf.constant(TEXTS))
+            rows = outputs[f"embedding_{dtype}_bytes"].numpy()
+            assert {len(row) for row in rows} == {length}
+            assert np.mean(compact.from_bytes(rows, dtype) != compact.quantized(vectors, dtype)) < 0.02
+        assert signatures[dtype](text=tf.constant([], tf.string))[f"embedding_{dtype}_bytes"].shape == (0,)
 
     def test_tokens_are_what_the_encoder_saw(self, signatures, encoder):
         run = tf.function(lambda text: tokenize(encoder.tokenizer, text, max_length=encoder.max_length))
@@ -90,6 +101,35 @@ class TestSignatures:
     def test_what_follows_a_nul_is_read(self, signatures):
         ids = signatures["tokens"](text=tf.constant([b"a dog\x00 runs", b"a dog runs"]))["token_ids"]
         np.testing.assert_array_equal(ids[0], ids[1])
+
+
+CUT = EncoderConfig("avg", "none", matryoshka=(16, 8, 5), dim=8)
+
+
+class TestCut:
+    """An encoder that keeps the first numbers of its vectors."""
+
+    @pytest.fixture(scope="class")
+    def cut(self, tiny_origin):
+        return load_encoder(tiny_origin, CUT)
+
+    def test_it_is_exported_and_checked_as_any_other(self, cut, encoder, tmp_path):
+        version = savedmodel.export(cut, tmp_path / "cut")
+        client = Client(tmp_path / "cut")
+        assert (client.dim, client.sizes) == (8, (5,))
+        np.testing.assert_allclose(client.encode(TEXTS), compact.shortened(encoder.encode(TEXTS), 8), atol=1e-5)
+        card = (version / "README.md").read_text("utf-8")
+        assert "vectors of 8 numbers" in card
+        assert "first 8 of 16 numbers" in card
+        assert "cut to the first 5 numbers" in card
+
+    @pytest.mark.parametrize("dtype", ["int8", "binary"])
+    def test_a_difference_is_found_in_fewer_bits_too(self, encoder, dtype):
+        live = encoder.encode(TEXTS)
+        answer = compact.quantized(live, dtype).view("uint8").astype(int)
+        assert savedmodel._difference(live, answer, dtype) == 0
+        answer[1, 1] ^= 64
+        assert savedmodel._difference(live, answer, dtype) > 1e-3
 
 
 class TestServerFiles:

@@ -1,10 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 
 from simcse_tf.config import EncoderConfig
 from simcse_tf.errors import UserError
 from simcse_tf.formats import huggingface, presets
+from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.formats.safetensors import load, save
+from tests.conftest import SENTENCES
 from tests.formats import hugging_face_directories
 from tests.formats.tiny_encoders import encoder_of
 
@@ -74,6 +78,30 @@ class TestPrompts:
             presets.locate(str(directory))
         (directory / "config_sentence_transformers.json").write_text('{"prompts": {"query": 5}}', "utf-8")
         with pytest.raises(UserError, match=r"config_sentence_transformers\.json: prompts: expected an object of str"):
+            presets.locate(str(directory))
+
+
+class TestCut:
+    """An encoder that keeps the first numbers of its vectors: a Dense module before Normalize does that."""
+
+    @pytest.fixture(params=["none", "always"])
+    def encoder(self, tmp_path, request):
+        return encoder_of(tmp_path, "bert", EncoderConfig("cls", request.param, matryoshka=(8, 4, 2), dim=4))
+
+    def test_it_comes_back(self, encoder, tmp_path):
+        origin = presets.locate(str(huggingface.export(encoder, tmp_path / "out")))
+        assert origin.config is not None
+        assert (origin.config.dim, origin.config.matryoshka) == (4, (4, 2))
+        np.testing.assert_allclose(load_encoder(origin).encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-6)
+        card = (tmp_path / "out" / "README.md").read_text("utf-8")
+        assert "truncate_dim=2" in card
+        assert "normalize_embeddings=True" in card
+
+    def test_a_dense_module_that_does_something_else_is_refused(self, encoder, tmp_path):
+        directory = huggingface.export(encoder, tmp_path / "out")
+        (file,) = [path for path in directory.glob("*_Dense/model.safetensors") if "linear.bias" not in load(path)]
+        save({"linear.weight": 2 * load(file)["linear.weight"]}, file)
+        with pytest.raises(UserError, match=r"_Dense/config\.json: this Dense module is neither SimCSE's head nor"):
             presets.locate(str(directory))
 
 

@@ -9,12 +9,17 @@ from tests.formats.tiny_encoders import FAMILIES, TEXTS, distance, encoder_of
 
 pytestmark = pytest.mark.interop
 
-CONFIGS = [EncoderConfig("avg", "none"), EncoderConfig("cls", "always")]
+CONFIGS = [
+    EncoderConfig("avg", "none"),
+    EncoderConfig("cls", "always"),
+    EncoderConfig("avg", "none", dim=4),
+    EncoderConfig("cls", "always", dim=4),
+]
 
 
 # The head is a module of its own, whatever stands before it.
 @pytest.mark.parametrize(
-    ("model_type", "config"), [*((family, CONFIGS[0]) for family in FAMILIES), ("bert", CONFIGS[1])]
+    ("model_type", "config"), [*((family, CONFIGS[0]) for family in FAMILIES), *(("bert", c) for c in CONFIGS[1:])]
 )
 def test_sentence_transformers_gives_the_same_embeddings(tmp_path, model_type, config):
     encoder = encoder_of(tmp_path, model_type, config)
@@ -45,7 +50,7 @@ def test_what_sentence_transformers_saves_is_read(tmp_path, config):
         (tmp_path / "saved" / "vocab.txt").write_bytes((tmp_path / "out" / "vocab.txt").read_bytes())
     origin = presets.locate(str(tmp_path / "saved"))
     assert origin.config is not None
-    assert origin.config.head == config.head
+    assert (origin.config.head, origin.config.dim) == (config.head, config.dim)
     np.testing.assert_allclose(load_encoder(origin).encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
 

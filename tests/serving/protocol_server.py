@@ -119,7 +119,7 @@ class RestHandler(BaseHTTPRequestHandler):
             else:
                 raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, "Missing 'inputs' or 'instances' key")
             inputs = {key: np.array([_bytes(x) for x in column], object) for key, column in columns.items()}
-            outputs = {key: value.tolist() for key, value in self.model.run(definition, inputs).items()}
+            outputs = {key: _json(key, value) for key, value in self.model.run(definition, inputs).items()}
         except ServingError as e:
             return self._answer(404 if e.code == grpc.StatusCode.NOT_FOUND else 400, {"error": e.message})
         except ValueError as e:
@@ -138,6 +138,12 @@ class RestHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _json(key: str, value: np.ndarray) -> list:
+    # TF Serving goes by the output's name.
+    encoded = key.endswith("_bytes")
+    return [{"b64": base64.b64encode(row).decode()} for row in value] if encoded else value.tolist()
 
 
 def _bytes(value) -> bytes:

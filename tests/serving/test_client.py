@@ -12,6 +12,7 @@ import simcse_tf
 from benchmarks.workers import free_port
 from simcse_tf.errors import UserError
 from simcse_tf.serving import client as client_module
+from simcse_tf.serving import compact
 from simcse_tf.serving.client import Client
 from tests.conftest import PROMPTS, SENTENCES
 from tests.serving.conftest import ROOT
@@ -71,6 +72,36 @@ class TestSameAnswersEverywhere:
             found = client.encode(SENTENCES, prompt_name=name, batch_size=16)
             np.testing.assert_allclose(found, written_out, atol=1e-5)
             np.testing.assert_allclose(client.encode(SENTENCES[0], prompt_name=name), written_out[0], atol=1e-5)
+
+    @pytest.mark.parametrize("name", [None, "query"])
+    @pytest.mark.parametrize("dtype", ["int8", "binary"])
+    def test_fewer_bits_are_those_of_the_same_vectors(self, disk, remote, dtype, name):
+        texts = SENTENCES + ODD
+        expected = compact.quantized(disk.encode(texts, prompt_name=name), dtype)
+        assert remote._backend.in_bits
+        for client in (disk, remote):
+            found = client.encode(texts, dtype=dtype, prompt_name=name)
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+            # Where a number lies just between two.
+            assert np.mean(found != expected) < 0.01
+            np.testing.assert_array_equal(client.encode(texts[3], dtype=dtype, prompt_name=name), found[3])
+            assert client.encode([], dtype=dtype).shape == (0, expected.shape[1])
+            assert client.similarity(found[:3], texts[3:5]).shape == (3, 2)
+        np.testing.assert_allclose(remote.similarity(found[:3], found[:3]).diagonal(), 1, rtol=1e-5)
+
+    def test_a_client_may_keep_the_first_numbers_alone(self, exported, disk, remote):
+        cut = compact.shortened(disk.encode(SENTENCES), 5)
+        for model in (exported, remote._backend, simcse_tf.load(exported)._backend):
+            client = Client(model, dim=5)
+            assert client.dim == 5
+            np.testing.assert_allclose(client.encode(SENTENCES), cut, atol=1e-5)
+            assert client.encode(SENTENCES[:2], dtype="binary").shape == (2, 1)
+            assert isinstance(client.similarity("a dog", "a cat"), float)
+        client.build_index(SENTENCES)
+        assert len(client.search(SENTENCES[7], top_k=3)) == 3
+        for model in (exported, remote._backend):
+            with pytest.raises(UserError, match="`dim` 17: the vectors of this encoder have 16 numbers"):
+                Client(model, dim=17)
 
     def test_a_version_can_be_named(self, server, disk):
         for address in (f"{server.rest}/versions/1", f"{server.grpc}/1"):

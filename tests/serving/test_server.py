@@ -21,6 +21,7 @@ import pytest
 
 from simcse_tf import serve
 from simcse_tf.errors import UserError
+from simcse_tf.serving import compact
 from simcse_tf.serving.batching import Batcher, QueueFullError
 from simcse_tf.serving.client import Client
 from tests.serving.conftest import ROOT
@@ -148,6 +149,19 @@ class TestTFServingsInterface:
             served.ask(PREDICT, {"signature_name": "similarity", "instances": rows})[1]["predictions"],
         ]
         np.testing.assert_allclose(answers, [expected, expected], atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["int8", "binary"])
+    def test_fewer_bits_are_bytes_by_a_signature_of_their_own(self, served, dtype):
+        expected = compact.quantized(vectors_of("ab"), dtype)
+        for request, key in (({"inputs": ["a", "b"]}, "outputs"), ({"instances": ["a", "b"]}, "predictions")):
+            status, answer, _ = served.ask(PREDICT, {"signature_name": dtype, **request})
+            assert status == 200
+            assert [base64.b64decode(row["b64"]) for row in answer[key]] == [row.tobytes() for row in expected]
+        client = Client(f"{served.url}/v1/models/tiny")
+        assert client._backend.in_bits
+        np.testing.assert_array_equal(client.encode(["a", "b"], dtype=dtype), expected)
+        metadata = served.ask("/v1/models/tiny/metadata")[1]["metadata"]["signature_def"]["signature_def"]
+        assert metadata[dtype]["outputs"][f"embedding_{dtype}_bytes"]["dtype"] == "DT_STRING"
 
     def test_no_texts_have_no_vectors(self, served):
         assert served.ask(PREDICT, {"inputs": {"text": []}})[:2] == (200, {"outputs": []})

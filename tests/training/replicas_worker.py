@@ -65,7 +65,7 @@ if replicas < 4:
     results["texts"] = train(**weighted, texts=True)
     # Two replicas in chunks against one with the whole batch.
     chunk_size = 2 if replicas == 2 else None
-    results["classes"] = train("classes.csv", chunk_size)
+    results["classes"] = train("classes.csv", chunk_size, matryoshka=(16, 8, 4), matryoshka_weights=(1.0, 0.5, 2.0))
     with strategy.scope():
         # Unlike AdamW and clipping it shows the gradients' size.
         descent = [keras.optimizers.SGD(0.02) for _ in range(2)]

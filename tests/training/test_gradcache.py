@@ -11,6 +11,7 @@ from simcse_tf import train
 from simcse_tf.config import EncoderConfig, TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.formats.encoders import load_encoder
+from simcse_tf.models.matryoshka import Matryoshka
 from simcse_tf.models.objectives import CoSENT, InfoNCE, TripletMargin, Views, count_false_negatives
 from simcse_tf.training import gradcache
 from simcse_tf.training.simcse import SimCSE
@@ -64,8 +65,9 @@ def assert_equal(gradients, expected):
         (4, InfoNCE(0.5, 0.3), 4, {}),
         (3, TripletMargin(0.5), 1, {}),
         (2, CoSENT(0.5), 2, {"targets": np.array([0, 1, 5, 3, 0, 2, 1, 4], "float32")}),
+        (3, Matryoshka(InfoNCE(0.5, 0.3), (16, 8, 4), (1.0, 0.5, 2.0)), 2, {}),
     ],
-    ids=["classes", "two hard negatives", "triplets", "graded pairs"],
+    ids=["classes", "two hard negatives", "triplets", "graded pairs", "several sizes"],
 )
 def test_without_dropout_the_gradients_are_the_plain_steps(encoders, views, objective, chunk_size, targets):
     data = batch(views) | targets

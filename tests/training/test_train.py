@@ -8,12 +8,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from simcse_tf import open_development_set, train
+from simcse_tf import evaluate, open_development_set, runs, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
@@ -382,6 +383,48 @@ def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_p
     pairs.write_text(pairs.read_text() + "a dog,a cat\n")
     with pytest.raises(UserError, match="the development set, or one of several, changed since"):
         train.main([*flags, "--resume"])
+
+
+def test_every_size_of_a_matryoshka_run_is_scored_logged_and_shown(capsys, flags, tmp_path):
+    flags = [*flags, "--matryoshka", "16", "4", "8", "--matryoshka-weights", "1", "0.5", "1", "--max-steps", "2"]
+    train.main([*flags, "--report"])
+    _, shown = capsys.readouterr()
+    evaluations = [m for m in metrics(tmp_path) if "dev" in m]
+    encoder = load_encoder(presets.locate(str(tmp_path / "run")))
+    assert (encoder.config.matryoshka, encoder.sizes, encoder.dim) == ((16, 4, 8), (8, 4), 16)
+    best = max(evaluations, key=lambda m: m["dev"])
+    for size in (4, 8):
+        for line in evaluations:
+            assert line[f"dev_dim_{size}"] == line[f"bundled/spearman_dim_{size}"] != line["dev"]
+        cut = load_encoder(presets.locate(str(tmp_path / "run")), replace(encoder.config, dim=size))
+        score = sts.evaluate(cut.encode, sts.bundled()).all.spearman
+        assert score == pytest.approx(best[f"dev_dim_{size}"], abs=0.01)
+        assert f"Spearman x 100, {size} dimensions" in shown
+        assert f"spearman dim {size} {evaluations[0][f'dev_dim_{size}']:.2f}" in shown
+    assert runs.read(tmp_path / "run").sizes == (8, 4)
+
+    # The model card and the report have them.
+    card.write(encoder, tmp_path, name="tiny", source=str(tmp_path / "run"))
+    text = (tmp_path / card.CARD_FILE).read_text("utf-8")
+    assert f"cut to 4 numbers | {best['bundled/spearman_dim_4']:.2f} |" in text
+    assert "| matryoshka | (16, 4, 8) |" in text
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    (sizes,) = report["sizes"]
+    assert [line[0] for line in sizes["lines"]] == ["all", "8", "4"]
+    assert sizes["lines"][2][1:] == [evaluations[0]["dev_dim_4"], best["dev_dim_4"]]
+    assert "Fewer dimensions" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+    # So has `evaluate`, which encodes once; of one size alone it has that.
+    capsys.readouterr()
+    evaluate.main([str(tmp_path / "run")])
+    out, shown = capsys.readouterr()
+    found = json.loads(out)
+    assert found["sizes"]["4"]["bundled"] == pytest.approx(best["dev_dim_4"], abs=0.01)
+    assert "The first numbers of every vector alone" in shown
+    evaluate.main([str(tmp_path / "run"), "--dim", "4"])
+    of_four = json.loads(capsys.readouterr().out)
+    assert (of_four["dim"], of_four["sizes"]) == (4, {})
+    assert of_four["scores"]["bundled"] == pytest.approx(best["dev_dim_4"], abs=0.01)
 
 
 def test_a_run_without_graded_pairs_has_a_report_without_their_picture(capsys, flags, tmp_path):
