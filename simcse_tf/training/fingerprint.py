@@ -18,6 +18,7 @@ MEANING = {
     "rows": "the rows that it reads from `data` {data}",
     "development_set": "the development set, or one of several,",
     "starting_weights": "the weights or the vocabulary of `preset` {preset}",
+    "watched": "the texts of `watch` {watch}",
 }
 
 
