@@ -27,6 +27,9 @@ Switch = Literal["auto", "on", "off"]
 DropoutMasks = Literal["independent", "same"]
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 
+# In `select_by`: no development set selects.
+LAST = "last"
+
 ACCUMULATION_IS_ANOTHER_LOSS = (
     "accumulated gradients would be those of another loss. A text's negatives are the other texts of its batch: 8 "
     "accumulated batches of 64 give it 64 candidates, not 512. For 512 in the memory of 64: `batch_size` 512 with "
@@ -180,7 +183,8 @@ class TrainConfig:
     # second file has more documents to find among.
     dev: tuple[str, ...] = ("bundled",)
     # The name of the development set by which the best checkpoint is selected: the name of its file without the suffix,
-    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. Default: the first.
+    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. last: none selects, and the last encoder is kept. Default: the
+    # first.
     select_by: str | None = None
     # How much of the weights that training began with to keep, from 0 to 1: the best step's weights are mixed with them
     # (WiSE-FT), and the mix takes its place. auto: of 0, 0.25, 0.5, 0.75 and 1 the share that the development set that
