@@ -34,6 +34,8 @@ DIRECTIONS = ("a2p", "p2a", "a2a", "p2p")
 LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "focal": 0.3}
 NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
 TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1}
+# In `select_by`: no development set selects.
+LAST = "last"
 
 ACCUMULATION_IS_ANOTHER_LOSS = (
     "accumulated gradients would be those of another loss. A text's negatives are the other texts of its batch: 8 "
@@ -224,7 +226,8 @@ class TrainConfig:
     # second file has more documents to find among.
     dev: tuple[str, ...] = ("bundled",)
     # The name of the development set by which the best checkpoint is selected: the name of its file without the suffix,
-    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. Default: the first.
+    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. last: none selects, and the last encoder is kept. Default: the
+    # first.
     select_by: str | None = None
     # How much of the weights that training began with to keep, from 0 to 1: the best step's weights are mixed with them
     # (WiSE-FT), and the mix takes its place. auto: of 0, 0.25, 0.5, 0.75 and 1 the share that the development set that
@@ -234,6 +237,9 @@ class TrainConfig:
     # SentEval's data directory. Its STSBenchmark takes the place of 'bundled' and 'tfds:glue/stsb' in --dev, or comes
     # beside the files there.
     sts_dir: Path | None = None
+    # Texts to watch, at most 500: a .txt, .csv, .tsv or .jsonl file, read as training data is; the first two texts of a
+    # row belong together. Every evaluation encodes them into OUTPUT_DIR/watched, and the report shows how they move.
+    watch: Path | None = None
 
     # --- Files ---
 
@@ -416,7 +422,7 @@ class TrainConfig:
             if name not in known:
                 raise UserError(f"{where}: unknown field '{name}'. {did_you_mean(name, known)}")
         typed = dict(values)
-        for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
+        for name in ("sts_dir", "tfds_dir", "watch", "output_dir", "export_to"):
             if typed.get(name) is not None:
                 typed[name] = Path(typed[name])
         for name in ("columns", "dev", "directions", "negatives", "add", "matryoshka", "matryoshka_weights"):

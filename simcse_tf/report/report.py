@@ -19,12 +19,13 @@ import numpy as np
 
 from simcse_tf import runs
 from simcse_tf.checks import require
-from simcse_tf.config import TrainConfig
+from simcse_tf.config import LAST, TrainConfig
 from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import bootstrap, sts, suite
 from simcse_tf.evaluation.development import DevelopmentSet, Graded, Labelled, Triplets
 from simcse_tf.evaluation.embedding import Encode, embed, unit, with_prompts
+from simcse_tf.evaluation.motion import of_run
 from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
@@ -122,7 +123,11 @@ def write_report(
     from simcse_tf.report.page import page
 
     html, data = run / "report.html", run / "report.json"
-    text = page(numbers)
+    motion = of_run(run)
+    if motion is not None:
+        # Where each text was is in the page alone.
+        numbers["watched"] = {name: getattr(motion, name) for name in ("steps", "together", "apart")}
+    text = page(numbers, motion)
     write_whole(data, json.dumps(numbers, indent=1) + "\n")
     write_whole(html, text)
     return html, data
@@ -151,10 +156,9 @@ def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
 def _roles(run: runs.Run, sets: Sequence[DevelopmentSet]) -> dict[str, str]:
     """What each set had to do with the choice: `selects`, `guards` (of the mix), or nothing (`tests`)."""
     judge, *others = (each.name for each in run.development_sets)
+    chose = "tests" if run.config.select_by == LAST else "selects"
     guards = others if run.mixes and run.config.keep == "auto" else []
-    return {
-        each.name: "selects" if each.name == judge else "guards" if each.name in guards else "tests" for each in sets
-    }
+    return {each.name: chose if each.name == judge else "guards" if each.name in guards else "tests" for each in sets}
 
 
 def _rests_on(roles: dict[str, str], given: suite.Suite) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def client(models):
 class Demo:
     """`python -m demo` in a process of its own."""
 
+    models: Path
+
     def __init__(self, *arguments: str):
         self.port = free_port()
         command = [sys.executable, "-m", "demo", "--port", str(self.port), *arguments]
@@ -65,3 +68,10 @@ def demo(models) -> Iterator[Demo]:
     yield running
     errors = running.stop()
     assert "Traceback" not in errors, errors
+
+
+def end_trainings(jobs) -> None:
+    """Kills what is still trained: it would outlive the tests, as it outlives the page."""
+    for job in jobs.all():
+        if job.state().what in ("running", "stopping"):
+            os.killpg(int((job.directory / "lock").read_text()), signal.SIGKILL)
