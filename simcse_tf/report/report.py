@@ -170,7 +170,7 @@ def _rests_on(roles: dict[str, str], given: suite.Suite) -> str | None:
     on = [each.name for each in given.on]
     asked = (*on, _STS_TEST, *(pairs.name for pairs in given.pairs))
     tests = [name for name, role in roles.items() if role == "tests"]
-    if not any(name in GENERAL for name, role in roles.items() if role == "selects"):
+    if any(name not in GENERAL for name, role in roles.items() if role == "selects"):
         general = {*GENERAL, *sts.TASKS} - set(on)
         tests = [name for name in tests if name not in general]
     return next((name for name in (TEST, *asked, *tests) if name in tests), None)
