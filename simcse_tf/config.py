@@ -175,7 +175,7 @@ class TrainConfig:
     negatives: tuple[str, ...] = ()
     # Losses added to it, with their weights: dimensions:0.1 (SimCSE++: dimensions should differ), align_uniform:0.1.
     add: tuple[str, ...] = ()
-    # Train infonce's temperature with the encoder, from `temperature` on.
+    # Train infonce's temperature with the encoder, beginning with --temperature.
     learn_temperature: bool = False
 
     # --- Optimisation ---
