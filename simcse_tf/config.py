@@ -186,7 +186,7 @@ class TrainConfig:
     negatives: tuple[str, ...] = ()
     # Losses added to it, with their weights: dimensions:0.1 (SimCSE++: dimensions should differ), align_uniform:0.1.
     add: tuple[str, ...] = ()
-    # Train infonce's temperature with the encoder, from `temperature` on.
+    # Train infonce's temperature with the encoder, beginning with --temperature.
     learn_temperature: bool = False
     # Take the loss of the first so many numbers of every vector too (Matryoshka), such as 384 256 128 64 32: vectors
     # can later be cut to any of these sizes. The encoder's own size must be among them. Default: that alone.
