@@ -14,9 +14,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
-# News of level INFO, the line that announces such lines, and that CUDA cannot start where no NVIDIA driver is (303).
-_NO_NEWS = r"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*failed call to cuInit.*\(303\)"
+# News of level INFO, the line that announces such lines, that CUDA cannot start where no NVIDIA driver is (303), and that
+# oneDNN leaves some whole numbers to Eigen.
+_NO_NEWS = (
+    r"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*(failed call to cuInit.*\(303\)"
+    r"|oneDNN supports DT_INT64 only)"
+)
 _FILTER = """
 import re, sys
 no_news = re.compile(sys.argv[1].encode())
@@ -53,6 +58,21 @@ def _import_quietly() -> None:
         except OSError:
             # The first look for GPUs says that there is no driver. It is taken here, where that is left out.
             tf.config.list_physical_devices("GPU")
+        if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
+            _transpose_whole_numbers(tf)
+
+
+def _transpose_whole_numbers(tf: Any) -> None:
+    """What oneDNN says once, of the first whole numbers that it is to transpose, it says here, where it is left out.
+
+    In a session of its own, since devices may be configured as long as nothing was computed outside of one.
+    """
+    with tf.Graph().as_default() as graph:
+        numbers = tf.compat.v1.placeholder(tf.int64, [2, 1])
+        transposed = tf.transpose(numbers)
+    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
+    with tf.compat.v1.Session(graph=graph, config=config) as session:
+        session.run(transposed, {numbers: [[1], [2]]})
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simcse_tf.data.strings import PromptName
+from simcse_tf.data.strings import PROMPT_NAMES, PromptName
 from simcse_tf.data.tokenization import is_byte_level, tokenize, with_prompt
 from simcse_tf.errors import UserError
 from simcse_tf.files import whole_directory, write_json
@@ -109,7 +109,8 @@ def _write(encoder: Encoder, directory: Path) -> None:
 
 def _embedding_signatures(encoder: Encoder) -> list[tuple[PromptName | None, Dtype]]:
     """What each signature puts before texts, and how it gives their embeddings."""
-    return [(name, dtype) for name in (None, *encoder.config.prompts) for dtype in compact.DTYPES]
+    names: list[PromptName | None] = [None, *(name for name in PROMPT_NAMES if name in encoder.config.prompts)]
+    return [(name, dtype) for name in names for dtype in compact.DTYPES]
 
 
 def _int8(vectors: tf.Tensor) -> tf.Tensor:

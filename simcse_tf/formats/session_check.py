@@ -6,6 +6,7 @@ Called as a script by `simcse_tf.formats.savedmodel`: `python session_check.py D
 import json
 import os
 import sys
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the parent may hold the GPU
@@ -18,7 +19,7 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_text  # noqa: E402, F401  (registers the tokenizer's operations)
 
 
-def run(directory: str, texts: list[str]) -> dict[str, list]:
+def run(directory: str, texts: list[str]) -> dict[str, Any]:
     """Feeds texts to every signature.
 
     Returns:

@@ -8,7 +8,6 @@ extra `report`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -330,7 +329,7 @@ def _cosines(encode: Encode, each: DevelopmentSet) -> tuple[np.ndarray, np.ndarr
     sides: tuple[PromptName | None, ...] = ("query", "passage") if isinstance(each, Retrieval) else (None, None)
     ask = with_prompts(encode)
     a, b = (
-        unit(embed(functools.partial(ask, side=side), texts, each.name), texts, each.name)
+        unit(embed(lambda asked, side=side: ask(asked, side), texts, each.name), texts, each.name)
         for side, texts in zip(sides, (left, right), strict=True)
     )
     i, j = rng.integers(0, len(pairs), (2, _RANDOM_PAIRS))
