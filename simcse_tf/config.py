@@ -220,6 +220,9 @@ class TrainConfig:
     # SentEval's data directory. Its STSBenchmark takes the place of 'bundled' and 'tfds:glue/stsb' in --dev, or comes
     # beside the files there.
     sts_dir: Path | None = None
+    # Texts to watch, at most 500: a .txt, .csv, .tsv or .jsonl file, read as training data is; the first two texts of a
+    # row belong together. Every evaluation encodes them into OUTPUT_DIR/watched, and the report shows how they move.
+    watch: Path | None = None
 
     # --- Files ---
 
@@ -401,7 +404,7 @@ class TrainConfig:
             if name not in known:
                 raise UserError(f"{where}: unknown field '{name}'. {did_you_mean(name, known)}")
         typed = dict(values)
-        for name in ("sts_dir", "tfds_dir", "output_dir", "export_to"):
+        for name in ("sts_dir", "tfds_dir", "watch", "output_dir", "export_to"):
             if typed.get(name) is not None:
                 typed[name] = Path(typed[name])
         for name in ("columns", "dev", "directions", "negatives", "add"):

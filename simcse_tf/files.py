@@ -140,10 +140,10 @@ def point_to(link: Path, target: Path) -> None:
     os.replace(new, link)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file in one atomic step, replacing an older one."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file in one atomic step, replacing an older one."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     _sync(partial)
     os.replace(partial, path)
 

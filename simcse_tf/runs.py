@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from simcse_tf.files import read_json, read_json_object
 
 # Rows that are held out of training: those that judge the encoder, and those that its report judges it by.
 HELD_OUT, HELD_OUT_TEST = "held_out.jsonl", "held_out_test.jsonl"
+# The folder of the texts that are watched, and the file with the texts themselves.
+WATCHED, WATCHED_TEXTS = "watched", "texts.json"
 COMMANDS = "commands.jsonl"
 
 
@@ -37,6 +40,24 @@ class JudgedOn:
     def label(self) -> str:
         """What people call the headline."""
         return self.labels[self.headline]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Texts that are encoded at every evaluation.
+
+    Attributes:
+        texts: All different.
+        rows: Positions in `texts` of those that were in one row: anchor, positive, hard negatives. Empty if each text
+            stands alone.
+    """
+
+    texts: list[str]
+    rows: list[list[int]]
+
+    def to_json(self) -> str:
+        """JSON text, which `read_watched` finds in a run."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -134,6 +155,27 @@ def read_held_out(path: Path, name: str = HELD_OUT) -> list[tuple[str, ...]]:
             raise UserError(f"{file}:{number}: damaged ({e}). Train again in another directory.") from e
         rows.append((anchor, positive, *negatives))
     return rows
+
+
+def read_watched(path: Path) -> Watched | None:
+    """The texts that a run watches; None if it watches none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    file = path / WATCHED / WATCHED_TEXTS
+    if not file.is_file():
+        return None
+    try:
+        return Watched(**read_json_object(file))
+    except TypeError as e:
+        raise UserError(f"{file}: damaged ({e}). Train again in another directory.") from e
+
+
+def watched_steps(path: Path) -> dict[int, Path]:
+    """The steps whose vectors of the watched texts are there, in order, and their files in NumPy's format."""
+    files = sorted((path / WATCHED).glob("step-*.npy"))
+    return {int(file.stem.removeprefix("step-")): file for file in files}
 
 
 def is_run(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from simcse_tf.config import TrainConfig
 from simcse_tf.evaluation.development import digits
+from simcse_tf.evaluation.motion import SCRIPT, STYLE, Motion, picture
 from simcse_tf.report import figures
 from simcse_tf.report.conclusion import signed, verdict
 
@@ -47,11 +48,12 @@ summary { cursor: pointer; font-weight: 600; margin: .5rem 0; }
 """
 
 
-def page(numbers: dict[str, Any]) -> str:
+def page(numbers: dict[str, Any], motion: Motion | None = None) -> str:
     """The report as HTML.
 
     Args:
         numbers: What `simcse_tf.report.report` found, as in `report.json`.
+        motion: The texts that the run watched, if it watched any.
     """
     name = escape(Path(numbers["run"]).name)
     sections = [
@@ -61,13 +63,14 @@ def page(numbers: dict[str, Any]) -> str:
         _mixes(numbers),
         _examples(numbers),
         _space(numbers),
+        _watched(motion, numbers),
         _figures(numbers),
         _settings(numbers),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: what training changed</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f"<title>{name}: what training changed</title>\n<style>{_CSS}{STYLE.read_text('utf-8') if motion else ''}</style>\n</head>\n<body>\n"
         + "\n".join(section for section in sections if section)
         + "\n</body>\n</html>\n"
     )
@@ -288,6 +291,22 @@ def _space(numbers: dict[str, Any]) -> str:
         )
         panels.append(figures.plane(path, before, after))
     return "<h2>The space</h2>" + "".join(map(_note, notes)) + _panels(*panels) if panels else ""
+
+
+def _watched(motion: Motion | None, numbers: dict[str, Any]) -> str:
+    if motion is None:
+        return ""
+    what = "the dots of texts that belong together are joined" if motion.rows else "a line leads to where a text was"
+    return (
+        "<h2>What the encoder learned to see</h2>"
+        + _note(
+            f"{len(motion.texts):,} texts where the encoder saw them, evaluation by evaluation: {what}. One projection "
+            f"for all steps, onto the plane in which those of the first and the last differ most. The best step is "
+            f"{numbers['best_step']}."
+        )
+        + picture(motion)
+        + f"<script>{SCRIPT.read_text('utf-8')}\nsimcseMotion(document.querySelector('.motion'));</script>"
+    )
 
 
 def _figures(numbers: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import bootstrap, sts, suite
 from simcse_tf.evaluation.development import DevelopmentSet, Graded, Labelled, Triplets
 from simcse_tf.evaluation.embedding import Encode, embed, unit, with_prompts
+from simcse_tf.evaluation.motion import of_run
 from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
@@ -122,7 +123,11 @@ def write_report(
     from simcse_tf.report.page import page
 
     html, data = run / "report.html", run / "report.json"
-    text = page(numbers)
+    motion = of_run(run)
+    if motion is not None:
+        # Where each text was is in the page alone.
+        numbers["watched"] = {name: getattr(motion, name) for name in ("steps", "together", "apart")}
+    text = page(numbers, motion)
     write_whole(data, json.dumps(numbers, indent=1) + "\n")
     write_whole(html, text)
     return html, data

@@ -123,6 +123,7 @@ class Evaluation(StepCallback):
         sets: The development sets.
         run: Where encoders and metrics go.
         progress: Where the run stands.
+        watched: Texts whose vectors are kept at every evaluation.
         every: Steps between evaluations.
         total_steps: The last step, which is evaluated too.
         console: Results are printed here.
@@ -135,6 +136,7 @@ class Evaluation(StepCallback):
         run: checkpoint.RunDirectory,
         progress: checkpoint.Progress,
         *,
+        watched: Sequence[str] = (),
         every: int,
         total_steps: int,
         console: Console,
@@ -143,6 +145,7 @@ class Evaluation(StepCallback):
         self._begun = progress.step >= 0
         self._best = (progress.best_score, progress.best_step)
         self._encoder, self._sets, self._run = encoder, sets, run
+        self._watched = list(watched)
         self._every, self._total_steps, self._console = every, total_steps, console
 
     @property
@@ -159,25 +162,33 @@ class Evaluation(StepCallback):
     def on_step(self, loss):
         rate = float(self.model.optimizer.learning_rate)
         learned = {name: self.logs[name] for name in ("temperature",) if name in self.logs}
-        self._log(loss=loss, learning_rate=rate, false_negatives=int(self.logs["false_negatives"]), **learned)
+        self._log(
+            loss=loss,
+            learning_rate=rate,
+            false_negatives=int(self.logs["false_negatives"]),
+            elapsed_seconds=self._elapsed(),
+            **learned,
+        )
         if self.step % self._every == 0 or self.step == self._total_steps:
             self._evaluate()
 
     def _evaluate(self) -> None:
         began = time.monotonic()
         logged, shown = evaluate(self._encoder, self._sets)
-        now = time.monotonic()
-        self._log(
-            **logged,
-            evaluation_seconds=round(now - began, 2),
-            elapsed_seconds=round(now - self._training_since, 2),
-        )
+        if self._watched:
+            # Before the line in the log: whoever reads that finds these.
+            self._run.save_watched(self._encoder.encode(self._watched), self.step)
+        seconds = round(time.monotonic() - began, 2)
+        self._log(**logged, evaluation_seconds=seconds, elapsed_seconds=self._elapsed())
         better = logged["dev"] > self._best[0]
         for i, line in enumerate(shown):
             self._console.print(f"step {self.step:>6}  {line}{'  (best so far)' * (better and i == 0)}")
         if better:
             self._best = (logged["dev"], self.step)
             self._run.save_best(self._encoder, self.step)
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._training_since, 2)
 
     def _log(self, **values: float) -> None:
         self._run.log(self.step, **values)

@@ -6,6 +6,7 @@
     development.json            what it is judged on, the set that selects first
     held_out.jsonl              rows of its data that it is judged by and not trained on, if any
     held_out_test.jsonl         more of them, which it is not judged by: its report is
+    watched/                    texts that it watches, if any, and their vectors at every evaluation
     commands.jsonl              the commands that trained it: when, on which machine, by which version
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
@@ -22,6 +23,7 @@ Checking the directory needs no TensorFlow.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -38,6 +40,7 @@ from simcse_tf.data.held_out import HeldOut
 from simcse_tf.errors import UserError
 from simcse_tf.files import point_to, read_json, whole_directory, write_whole
 from simcse_tf.formats import safetensors
+from simcse_tf.runs import Watched
 from simcse_tf.training import fingerprint
 
 # A resumed run may have these changed: what is computed does not depend on them (on the strategy only by rounding).
@@ -72,6 +75,7 @@ class RunDirectory:
         self._data = path / "data.json"
         self._result = path / "result.json"
         self.held_out = path / runs.HELD_OUT
+        self._watched = path / runs.WATCHED
 
     def check(self, config: TrainConfig) -> None:
         """Checks that a run with this configuration may use the directory; changes nothing.
@@ -108,7 +112,7 @@ class RunDirectory:
         before = self.data() if config.resume and self._config.is_file() else {}
         for name, meaning in fingerprint.MEANING.items():
             if name in before and name in data and before[name] != data[name]:
-                what = meaning.format(data=config.data, preset=config.preset)
+                what = meaning.format(**vars(config))
                 raise UserError(
                     f"`resume`: {what} changed since the run in {self.path} was started, so that it cannot continue as "
                     "it began. Restore them, or start another run in another directory."
@@ -162,6 +166,22 @@ class RunDirectory:
             lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows)
             if rows:
                 write_whole(self.path / file, "".join(f"{line}\n" for line in lines))
+
+    def write_watched(self, watched: Watched) -> None:
+        """Keeps the texts that are watched."""
+        self._watched.mkdir(exist_ok=True)
+        write_whole(self._watched / runs.WATCHED_TEXTS, watched.to_json())
+
+    def save_watched(self, vectors: np.ndarray, step: int) -> None:
+        """Keeps what a step has made of them.
+
+        Args:
+            vectors: `(texts, dim)`. They are kept in half precision, of which a picture shows nothing.
+            step: The step.
+        """
+        file = io.BytesIO()
+        np.save(file, vectors.astype(np.float16))
+        write_whole(self._watched / f"step-{step:08d}.npy", file.getvalue())
 
     def log_command(self, step: int, **about: Any) -> None:
         """Adds to `commands.jsonl` that a command trains the run from a step on."""
@@ -266,6 +286,9 @@ class RunDirectory:
         else:
             point_to(self.best, self._encoder(progress.best_step))
         self._prune(progress)
+        for step, vectors in runs.watched_steps(self.path).items():
+            if step > progress.step:
+                vectors.unlink()
         if self._metrics.is_file():
             # Mixes are made, all together, once training is complete.
             logged = runs.read_metrics(self.path)

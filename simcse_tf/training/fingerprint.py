@@ -19,6 +19,7 @@ MEANING = {
     "test_rows": "the rows that it holds out of `data` {data}",
     "development_set": "the development set, or one of several,",
     "starting_weights": "the weights or the vocabulary of `preset` {preset}",
+    "watched": "the texts of `watch` {watch}",
 }
 
 

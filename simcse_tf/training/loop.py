@@ -106,7 +106,7 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     check_prompts(encoder.config.prompts, encoder.tokenizer, max_length=config.max_length)
 
     # ---- Where the run stands ----
-    data = fingerprints(config, scan, development_sets, plan.held_out)
+    data = fingerprints(config, scan, development_sets, plan.held_out, plan.watched)
     data["starting_weights"] = fingerprint.of_encoder(encoder)
     progress = Progress()
     if is_chief:
@@ -116,6 +116,8 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
         write_json(run.path / "development.json", about)
         if plan.held_out is not None and plan.held_out.rows:
             run.write_held_out(plan.held_out)
+        if plan.watched is not None:
+            run.write_watched(plan.watched)
         run.log_command(max(progress.step, 0), command=command, **provenance.of_this_process())
     step = agreed_step(workers, plan, data, progress.step)
     if step >= 0:
@@ -144,7 +146,14 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
 
     # ---- Training ----
     evaluation = callbacks.Evaluation(
-        encoder, development_sets, run, progress, every=config.eval_every, total_steps=steps, console=console
+        encoder,
+        development_sets,
+        run,
+        progress,
+        watched=plan.watched.texts if plan.watched else (),
+        every=config.eval_every,
+        total_steps=steps,
+        console=console,
     )
     checkpoints = callbacks.Checkpoints(
         start,
@@ -251,7 +260,7 @@ def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], ste
                 what = {"flags": "the flags"} | fingerprint.MEANING
                 raise UserError(
                     f"worker {i * len(plan.cluster.workers) // len(rows)} differs from the chief in "
-                    f"{what[name].format(data=plan.config.data, preset=plan.config.preset)}. Give all workers the same."
+                    f"{what[name].format(**vars(plan.config))}. Give all workers the same."
                 )
     return int(rows[0, 0])
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from simcse_tf.config import TrainConfig
-from simcse_tf.data import held_out, sources
+from simcse_tf.data import held_out, sources, watched
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import development_files
 from simcse_tf.evaluation.development import DevelopmentSet
 from simcse_tf.evaluation.retrieval import Retrieval
 from simcse_tf.formats import presets
+from simcse_tf.runs import Watched
 from simcse_tf.training import cluster, fingerprint
 from simcse_tf.training.checkpoint import RunDirectory
 
@@ -38,6 +39,8 @@ class Plan:
     development_sets: tuple[DevelopmentSet, ...]
     # The rows that are held out of `source`, if any are to be.
     held_out: held_out.HeldOut | None
+    # The texts that are encoded at every evaluation, if any are to be.
+    watched: Watched | None
     # What an earlier command came to, if this one resumes a run whose training is complete.
     result: dict[str, Any] | None
 
@@ -78,12 +81,13 @@ def plan(config: TrainConfig) -> Plan:
             )
         source = held.training
     development_sets = find_development_sets(config, held.rows if held else ())
+    watching = watched.read(config.watch, config.columns) if config.watch else None
     scan = None if source.needs_tensorflow else scan_rows(config, source)
     if uses_directory:
         known = () if any(each.needs_tensorflow for each in development_sets) else development_sets
-        run.check_data(config, fingerprints(config, scan, known, held))
+        run.check_data(config, fingerprints(config, scan, known, held, watching))
     result = run.result() if config.resume else None
-    return Plan(config, own, run, origin, source, scan, development_sets, held, result)
+    return Plan(config, own, run, origin, source, scan, development_sets, held, watching, result)
 
 
 def find_development_sets(config: TrainConfig, held: Sequence[Row]) -> tuple[DevelopmentSet, ...]:
@@ -111,6 +115,7 @@ def fingerprints(
     scan: sources.Scan | None,
     development_sets: Sequence[DevelopmentSet] = (),
     held: held_out.HeldOut | None = None,
+    watching: Watched | None = None,
 ) -> dict[str, str]:
     """The fingerprints that are known before there is an encoder, by the names in `fingerprint.MEANING`.
 
@@ -119,6 +124,7 @@ def fingerprints(
         scan: Of its rows, if they were read.
         development_sets: All of them, if they are read.
         held: The rows that are held out, if any are.
+        watching: The texts that are watched, if any are.
     """
     known = {}
     if held is not None and held.test:
@@ -129,9 +135,11 @@ def fingerprints(
         unseen = scan.rows >= _CHECKED and not scan.complete and path.is_file()
         size = f"{path.stat().st_size} bytes, " if unseen else ""
         known["rows"] = f"{size}{scan.rows} rows, {scan.fingerprint}"
-    if not development_sets:
-        return known
-    return known | {"development_set": fingerprint.of_development_sets(development_sets)}
+    if development_sets:
+        known["development_set"] = fingerprint.of_development_sets(development_sets)
+    if watching is not None:
+        known["watched"] = fingerprint.of_text(watching.to_json())
+    return known
 
 
 def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:

@@ -35,7 +35,10 @@ def runs(tiny_preset, tmp_path_factory):
     common += ["--eval-every", "2", "--learning-rate", "1e-3", "--export-to", "None", "--no-report"]
     of_sentences = ["--dev", "bundled", "--data", str(root / "sentences.txt"), "--output-dir", str(root / "unsup")]
     train.main(["unsup-bert-base", *common, *of_sentences])
+    watched = "".join(f"{a},{b}\n" for a, b in [*rows[:20], (rows[0][0], "<i>seen</i> {twice} $")])
+    (root / "watched.csv").write_text("a,b\n" + watched, "utf-8")
     of_pairs = ["--data", str(root / "pairs.csv"), "--keep", "0.5", "--output-dir", str(root / "sup <b>")]
+    of_pairs += ["--watch", str(root / "watched.csv")]
     train.main(["sup-bert-base", *common, *of_pairs])
     for run in ("unsup", "sup <b>"):
         write_report(root / run)
@@ -105,6 +108,24 @@ def test_close_pairs_and_random_ones_are_counted_in_the_same_bins(runs):
         assert 0 <= found[when]["told_apart"] <= 1
 
 
+def test_the_watched_texts_move_over_the_evaluations(runs):
+    run = runs / "sup <b>"
+    found, parsed = numbers(run)["watched"], Page((run / "report.html").read_text("utf-8"))
+    assert found["steps"] == [0, 2, 4, 6]
+    (root,) = (attributes for _, attributes in parsed.tags if attributes.get("class") == "motion")
+    data = json.loads(root["data-motion"])
+    assert data["together"] == found["together"]
+    assert np.shape(data["points"]) == (4, 41, 2)
+    assert data["points"][0] != data["points"][3]
+    dots = [attributes for tag, attributes in parsed.tags if tag == "circle" and "data-i" in attributes]
+    assert [(float(dot["cx"]), float(dot["cy"])) for dot in dots] == [tuple(point) for point in data["points"][3]]
+    assert dots[40]["data-t"] == "<i>seen</i> {twice} $"
+    lines = [attributes for tag, attributes in parsed.tags if tag == "line" and "data-b" in attributes]
+    assert [(line["data-a"], line["data-b"]) for line in lines[-2:]] == [("38", "39"), ("0", "40")]
+    (slider,) = (attributes for tag, attributes in parsed.tags if tag == "input")
+    assert (slider["min"], slider["max"]) == ("0", "3")
+
+
 def test_the_report_says_when_by_which_command_and_where_the_run_was_trained(runs, html):
     made = numbers(runs / "unsup")["made"]
     assert made["commands"] == 1
@@ -172,7 +193,7 @@ def test_every_reference_and_colour_in_the_page_is_defined_once(html):
 
 def test_the_page_has_every_picture_and_the_numbers_of_the_json(runs):
     parsed = Page((runs / "sup <b>" / "report.html").read_text("utf-8"))
-    pictures = [attributes["aria-label"] for tag, attributes in parsed.tags if tag == "svg"]
+    pictures = [attributes["aria-label"] for tag, attributes in parsed.tags if tag == "svg" and "role" in attributes]
     assert pictures == [
         "Change of every set, with its interval",
         "nDCG@10 x 100 on held-out over steps",
@@ -183,6 +204,7 @@ def test_the_page_has_every_picture_and_the_numbers_of_the_json(runs):
         "Cosine similarity of pairs that belong together and of random pairs, before",
         "Cosine similarity of pairs that belong together and of random pairs, after",
         "Alignment and uniformity over the course of training",
+        "41 texts where the encoder sees them",
     ]
     report = numbers(runs / "sup <b>")
     for when in ("before", "after"):

@@ -10,6 +10,7 @@ import pytest
 from simcse_tf import runs, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.errors import UserError
+from simcse_tf.training import fingerprint
 from simcse_tf.training.callbacks import Evaluation
 from simcse_tf.training.checkpoint import RunDirectory
 
@@ -17,6 +18,7 @@ from simcse_tf.training.checkpoint import RunDirectory
 @pytest.fixture
 def flags(tiny_preset, sentences_file):
     flags = ["--preset", str(tiny_preset), "--data", str(sentences_file), "--batch-size", "8", "--max-length", "12"]
+    flags += ["--watch", str(sentences_file)]
     return [*flags, "--max-steps", "6", "--eval-every", "4", "--export-to", "None", "--no-report", "--output-dir"]
 
 
@@ -58,11 +60,14 @@ def test_sigterm_saves_and_what_a_kill_leaves_behind_does_not_matter(
     checkpoints = run / "checkpoints"
     assert [path.name for path in checkpoints.glob("state-*")] == ["state-00000003"]
 
-    # As if it had then gone on, and been killed in an evaluation: a better encoder is there, half a state, half a line.
+    # As if it had then gone on, and been killed in an evaluation: a better encoder is there, half a state, half a line,
+    # and the vectors of the watched texts.
     shutil.copytree(checkpoints / "encoder-00000000", checkpoints / "encoder-00000004")
     (checkpoints / "best").unlink()
     (checkpoints / "best").symlink_to("encoder-00000004")
     (checkpoints / ".state-00000004.partial").mkdir()
+    assert sorted(os.listdir(run / "watched")) == ["step-00000000.npy", "texts.json"]
+    (run / "watched" / "step-00000005.npy").touch()
     with (run / "metrics.jsonl").open("a") as f:
         f.write('{"step": 4, "loss": 1.0}\n{"step": 4, "de')
 
@@ -78,6 +83,19 @@ def test_sigterm_saves_and_what_a_kill_leaves_behind_does_not_matter(
         assert (states[0] / name).read_bytes() == (states[1] / name).read_bytes(), name
     assert losses(run) == losses(whole)
     assert sorted(os.listdir(checkpoints)) == sorted(os.listdir(whole / "checkpoints"))
+    names = [f"step-{step:08d}.npy" for step in (0, 4, 6)]
+    assert sorted(os.listdir(run / "watched")) == sorted(os.listdir(whole / "watched")) == [*names, "texts.json"]
+    for name in names:
+        assert (run / "watched" / name).read_bytes() == (whole / "watched" / name).read_bytes(), name
+
+
+def test_a_run_does_not_go_on_with_other_texts_to_watch(tmp_path, sentences_file):
+    run = RunDirectory(tmp_path / "run")
+    config = TrainConfig(resume=True, watch=sentences_file)
+    before, after = ({"watched": fingerprint.of_text(text)} for text in ("a", "b"))
+    run.start(config, before)
+    with pytest.raises(UserError, match=f"the texts of `watch` {sentences_file} changed since the run"):
+        run.check_data(config, after)
 
 
 class TestFingerprints:
