@@ -38,7 +38,7 @@ from simcse_tf.training.plan import plan
 # `seed` is what --seeds varies; the others say where files go or hold lists. A list of one can vary.
 _FIXED = (
     *("seed", "output_dir", "export_to", "report", "overwrite", "resume", "skip_bad_rows"),
-    *("columns", "dev", "select_by", "directions"),
+    *("columns", "dev", "select_by", "directions", "watch"),
 )
 _VARIABLE = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in _FIXED]
 # What is summarised, and the digits shown. The last step is included because the best one hides a run that only got

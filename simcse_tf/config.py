@@ -34,6 +34,8 @@ DIRECTIONS = ("a2p", "p2a", "a2a", "p2p")
 LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "focal": 0.3}
 NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
 TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1}
+# In `select_by`: no development set selects.
+LAST = "last"
 
 ACCUMULATION_IS_ANOTHER_LOSS = (
     "accumulated gradients would be those of another loss. A text's negatives are the other texts of its batch: 8 "
@@ -210,7 +212,8 @@ class TrainConfig:
     # second file has more documents to find among.
     dev: tuple[str, ...] = ("bundled",)
     # The name of the development set by which the best checkpoint is selected: the name of its file without the suffix,
-    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. Default: the first.
+    # 'bundled', 'held-out', or 'STSB-dev' for STS-B. last: none selects, and the last encoder is kept. Default: the
+    # first.
     select_by: str | None = None
     # How much of the weights that training began with to keep, from 0 to 1: the best step's weights are mixed with them
     # (WiSE-FT), and the mix takes its place. auto: of 0, 0.25, 0.5, 0.75 and 1 the share that the development set that

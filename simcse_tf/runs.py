@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_tf.config import TrainConfig
+from simcse_tf.config import LAST, TrainConfig
 from simcse_tf.errors import UserError
 from simcse_tf.files import read_json, read_json_object
 
@@ -109,13 +109,14 @@ class Run:
     def best(self) -> dict[str, Any]:
         """The evaluation of the encoder that is kept: the chosen mix's, or the step's with the highest `dev`.
 
-        Of equal steps it is the earliest.
+        Of equal steps it is the earliest. Where no set selects it is the last step's.
 
         Raises:
             UserError: The run has not been evaluated yet.
         """
         evaluated = self._evaluated()
-        return next((line for line in self.mixes if line["chosen"]), max(evaluated, key=lambda line: line["dev"]))
+        best = evaluated[-1] if self.config.select_by == LAST else max(evaluated, key=lambda line: line["dev"])
+        return next((line for line in self.mixes if line["chosen"]), best)
 
     @property
     def steps(self) -> int:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simcse_tf import cli, quiet, runs
-from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, RECIPES, TrainConfig, recipe
+from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, LAST, RECIPES, TrainConfig, recipe
 from simcse_tf.data import documents, sources
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation.development import digits
@@ -150,7 +150,8 @@ def _next_steps(result: dict[str, Any]) -> Iterator[str]:
 def table(run: runs.Run) -> Table:
     """Before and after, side by side, on every development set; the first selected the best step."""
     judge = run.development_sets[0]
-    rows = Table(title=f"{judge.name}, best of {run.steps} steps")
+    which = "last" if run.config.select_by == LAST else "best"
+    rows = Table(title=f"{judge.name}, {which} of {run.steps} steps")
     kept = f", {share:g} kept" if (share := run.best.get("keep")) else ""
     for heading in ("", "before", f"after {run.best['step']} steps{kept}"):
         rows.add_column(heading, justify="right" if heading else "left")

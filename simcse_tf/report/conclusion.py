@@ -17,7 +17,8 @@ def conclusion(
     """What may be said of a run.
 
     Args:
-        changes: Of each set, as in `report.json`; one of them selects.
+        changes: Of each set, as in `report.json`; one of them selects, unless the last
+            encoder was kept whatever it scored.
         rests_on: The set that chose nothing by which to conclude; None if there is none.
         unchanged: The encoder that training began with was kept.
         given_up: Although a step did better on the set that selects: `keep` is 1, or came to it.
@@ -27,20 +28,25 @@ def conclusion(
         chose the step), or `unchanged`; `rests_on`; `title`, `text`, and `notes`, sentences on the other sets.
     """
     named = {each["name"]: each for each in changes}
-    judge = next(each for each in changes if each["role"] == "selects")
+    judge = next((each for each in changes if each["role"] == "selects"), None)
     if unchanged:
-        text = f"Nothing did better on {judge['name']} than the encoder that training began with, so that one was kept."
-        if given_up:
-            text = (
-                f"A step did better on {judge['name']}, but the encoder that training began with was kept whole: that "
-                "is what --keep asked for, or no mix of the two kept the other development sets."
-            )
+        text = "The encoder that training began with was kept."
+        if judge is not None:
+            text = f"Nothing did better on {judge['name']} than the encoder that training began with, so that was kept."
+            if given_up:
+                text = (
+                    f"A step did better on {judge['name']}, but the encoder that training began with was kept whole: "
+                    "that is what --keep asked for, or no mix of the two kept the other development sets."
+                )
         return {"verdict": "unchanged", "rests_on": None, "title": "Unchanged.", "text": text, "notes": []}
     main = named[rests_on] if rests_on else judge
+    assert main is not None  # Where no set selects, each chose nothing, and the conclusion rests on one.
     found = verdict(main)
     title = {"better": "Better.", "worse": "Worse.", "noise": "No difference shown."}[found]
     notes = []
-    if rests_on:
+    if judge is None:
+        notes.append("Nothing chose the step: the last encoder was kept.")
+    elif rests_on:
         notes.append(f"{main['name']} chose nothing. {judge['name']} chose the step, so its figure is optimistic.")
         notes.append(f"{_said(judge)}.")
     elif found == "better":

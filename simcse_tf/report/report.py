@@ -19,7 +19,7 @@ import numpy as np
 
 from simcse_tf import runs
 from simcse_tf.checks import require
-from simcse_tf.config import TrainConfig
+from simcse_tf.config import LAST, TrainConfig
 from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import bootstrap, sts, suite
@@ -156,9 +156,10 @@ def _encoder(origin: presets.Origin, config: TrainConfig, when: str) -> Any:
 def _roles(run: runs.Run, sets: Sequence[DevelopmentSet]) -> dict[str, str]:
     """What each set had to do with the choice: `selects`, `guards` (of the mix), or nothing (`tests`)."""
     judge, *others = (each.name for each in run.development_sets)
+    chose = "tests" if run.config.select_by == LAST else "selects"
     guards = others if run.mixes and run.config.keep == "auto" else []
     return {
-        each.name: "selects" if each.name == judge else "guards" if each.name in guards else "tests" for each in sets
+        each.name: chose if each.name == judge else "guards" if each.name in guards else "tests" for each in sets
     }
 
 

@@ -123,6 +123,7 @@ class Evaluation(StepCallback):
         sets: The development sets.
         run: Where encoders and metrics go.
         progress: Where the run stands.
+        keep_last: Keep the newest encoder, whatever it scores.
         watched: Texts whose vectors are kept at every evaluation.
         every: Steps between evaluations.
         total_steps: The last step, which is evaluated too.
@@ -136,6 +137,7 @@ class Evaluation(StepCallback):
         run: checkpoint.RunDirectory,
         progress: checkpoint.Progress,
         *,
+        keep_last: bool = False,
         watched: Sequence[str] = (),
         every: int,
         total_steps: int,
@@ -145,7 +147,7 @@ class Evaluation(StepCallback):
         self._begun = progress.step >= 0
         self._best = (progress.best_score, progress.best_step)
         self._encoder, self._sets, self._run = encoder, sets, run
-        self._watched = list(watched)
+        self._keep_last, self._watched = keep_last, list(watched)
         self._every, self._total_steps, self._console = every, total_steps, console
 
     @property
@@ -181,9 +183,10 @@ class Evaluation(StepCallback):
         seconds = round(time.monotonic() - began, 2)
         self._log(**logged, evaluation_seconds=seconds, elapsed_seconds=self._elapsed())
         better = logged["dev"] > self._best[0]
+        note = "  (best so far)" if better and not self._keep_last else ""
         for i, line in enumerate(shown):
-            self._console.print(f"step {self.step:>6}  {line}{'  (best so far)' * (better and i == 0)}")
-        if better:
+            self._console.print(f"step {self.step:>6}  {line}{note if i == 0 else ''}")
+        if better or self._keep_last:
             self._best = (logged["dev"], self.step)
             self._run.save_best(self._encoder, self.step)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from simcse_tf import runs
-from simcse_tf.config import TrainConfig
+from simcse_tf.config import LAST, TrainConfig
 from simcse_tf.data import pipeline
 from simcse_tf.data.held_out import HeldOut
 from simcse_tf.data.tokenization import check_prompts
@@ -150,6 +150,7 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
         development_sets,
         run,
         progress,
+        keep_last=config.select_by == LAST,
         watched=plan.watched.texts if plan.watched else (),
         every=config.eval_every,
         total_steps=steps,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_tf.config import TrainConfig
+from simcse_tf.config import LAST, TrainConfig
 from simcse_tf.data import held_out, sources, watched
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
@@ -105,7 +105,7 @@ def find_development_sets(config: TrainConfig, held: Sequence[Row]) -> tuple[Dev
         sts_dir=config.sts_dir,
         tfds_dir=config.tfds_dir,
         columns=config.columns,
-        select_by=config.select_by,
+        select_by=None if config.select_by == LAST else config.select_by,
         held_out=Retrieval.from_pairs(development_files.HELD_OUT, f"{config.data}, held out", held) if held else None,
     )
 

@@ -335,6 +335,20 @@ def test_a_prompt_that_leaves_no_room_for_a_text_begins_no_run(flags, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_last_encoder_is_kept_where_no_set_selects(capsys, flags, tmp_path):
+    result = run(capsys, [*flags, "--select-by", "last", "--learning-rate", "1e-1", "--max-steps", "4"])
+    evaluations = [m for m in metrics(tmp_path) if "dev" in m]
+    assert max(evaluations, key=lambda m: m["dev"])["step"] < 4
+    assert (result["best_step"], result["spearman_after"]) == (4, round(evaluations[-1]["dev"], 2))
+    best = load_encoder(presets.locate(str(tmp_path / "run")))
+    score = sts.evaluate(best.encode, sts.bundled()).all.spearman
+    assert score == pytest.approx(evaluations[-1]["dev"], abs=0.01)
+    write_report(tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert [each["role"] for each in report["changes"]] == ["tests"]
+    assert report["conclusion"]["notes"] == ["Nothing chose the step: the last encoder was kept."]
+
+
 def test_sets_of_ones_own_judge_a_run_under_their_own_names(capsys, flags, tmp_path):
     """Retrieval selects, graded pairs stand beside it; with head and prompts; result, table, card and report say so."""
     pairs = tmp_path / "docs.csv"
