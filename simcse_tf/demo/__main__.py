@@ -22,6 +22,12 @@ class DemoConfig:
 
     # Where exported models are: SavedModels, NAME/<version>/, and LiteRT directories, NAME/. Need not exist yet.
     models: Path = Path("saved_models")
+    # Where runs are, which Learn may begin with; its own trainings are in RUNS/learn/NAME/.
+    runs: Path = Path("runs")
+    # More encoders that Learn may begin with, beside runs and the presets on this machine: presets, or directories.
+    presets: tuple[str, ...] = ()
+    # Let everybody who can open the page start trainings. Otherwise nobody can on a page that other machines reach.
+    allow_training: bool = False
     # Addresses of models in TF Serving, such as http://localhost:8501/v1/models/quickstart.
     served: tuple[str, ...] = ()
     # Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it.
@@ -45,6 +51,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--port {config.port}: expected 1 to 65535.")
     if config.models.exists() and not config.models.is_dir():
         raise UserError(f"--models {config.models}: not a directory. Expected one that holds exported models.")
+    if config.runs.exists() and not config.runs.is_dir():
+        raise UserError(f"--runs {config.runs}: not a directory. Expected one that holds runs, or is not there yet.")
     for address in config.served:
         if not address.startswith(("http://", "https://", "grpc://")):
             raise UserError(
@@ -64,10 +72,12 @@ def _serve(config: DemoConfig, auth: tuple[str, str] | None, folder: Path) -> No
         from simcse_tf.demo import app
     except ModuleNotFoundError as e:
         raise UserError(f"the page needs {e.name}: pip install 'simcse-tf[demo]', or run: make demo") from e
+    from simcse_tf.demo.jobs import Jobs
     from simcse_tf.demo.models import Registry
 
     registry = Registry(config.models, config.served)
-    blocks = app.build(registry, folder)
+    jobs = Jobs(config.runs, config.models, config.presets) if config.allow_training or _is_private(config) else None
+    blocks = app.build(registry, folder, jobs)
     # Quick requests side by side; those that take longer have a queue of their own.
     blocks.queue(default_concurrency_limit=8, max_size=1000)
     try:
@@ -90,6 +100,8 @@ def _serve(config: DemoConfig, auth: tuple[str, str] | None, folder: Path) -> No
             f"--host {config.host} --port {config.port}: cannot listen there. Is the port taken? Choose another."
         ) from e
     print(f"{public or address} (Ctrl-C ends it)", flush=True)
+    if jobs:
+        jobs.keep_going()
     # The first visitor should not wait for the model.
     threading.Thread(target=_warm_up, args=(registry,), daemon=True).start()
     ended = threading.Event()
@@ -112,6 +124,12 @@ def _warm_up(registry: object) -> None:
             cli.console().print(f"{key}: {e}", markup=False)
             continue
         cli.console().print(f"{key}: ready", markup=False)
+
+
+def _is_private(config: DemoConfig) -> bool:
+    """Whether only this machine can open the page."""
+    local = config.host == "localhost" or config.host.startswith("127.") or config.host == "::1"
+    return local and not config.share and config.root_path is None
 
 
 def _auth(given: str | None) -> tuple[str, str] | None:

@@ -8,15 +8,18 @@ from typing import Any
 
 import gradio as gr
 
-from simcse_tf.demo import about, before_after, compare, map, matrix, offer, rank, search
+from simcse_tf.demo import about, before_after, compare, learn, map, matrix, offer, rank, search
 from simcse_tf.demo.indexes import Indexes
+from simcse_tf.demo.jobs import Jobs
 from simcse_tf.demo.models import Registry
 from simcse_tf.demo.page import HERE, SLOW, Page, page_errors
 from simcse_tf.errors import UserError
+from simcse_tf.evaluation import motion
 
 TITLE = "simcse_tf: similarity you can explore"
 _TABS = {
     "compare": "Compare",
+    "learn": "Learn",
     "rank": "Rank",
     "matrix": "Matrix",
     "map": "Map",
@@ -24,6 +27,8 @@ _TABS = {
     "space": "Before and after",
     "about": "About",
 }
+# Tabs that need a model: all but the one that makes one.
+_ASKING = len(_TABS) - 1
 # Seconds after which an open page looks for new versions; and seconds after which uploads are deleted.
 _LOOK_EVERY, _KEEP_FILES = 10, 86_400
 # Fonts that every system has: nothing is fetched from anywhere.
@@ -38,12 +43,13 @@ THEME = gr.themes.Default(
 )
 
 
-def build(registry: Registry, folder: Path) -> gr.Blocks:
+def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
     """Builds the page.
 
     Args:
         registry: The models at hand.
         folder: Where indexes are kept.
+        jobs: The trainings; None where nobody may start one.
     """
     keys = registry.keys()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, _KEEP_FILES)) as blocks:
@@ -60,31 +66,35 @@ def build(registry: Registry, folder: Path) -> gr.Blocks:
         )
         page = Page(registry, model)
         with gr.Group(visible=not keys, elem_id="no-model") as missing:
-            gr.Markdown(offer.how_to(registry.root), padding=True)
+            gr.Markdown(offer.how_to(registry.root, trains=jobs is not None), padding=True)
         export = gr.Button(
             "Export the base encoder", visible=_base_is_missing(registry), elem_id="export-base", size="sm"
         )
         exported = page.picture(elem_id="export-status")
-        with gr.Tabs(visible=bool(keys), elem_id="tabs") as tabs:
-            with gr.Tab(_TABS["compare"], id="compare"):
-                compare.build(page)
-            with gr.Tab(_TABS["rank"], id="rank"):
-                rank.build(page)
-            with gr.Tab(_TABS["matrix"], id="matrix"):
-                matrix.build(page)
-            with gr.Tab(_TABS["map"], id="map"):
-                map.build(page)
-            with gr.Tab(_TABS["search"], id="search"):
-                search.build(page, Indexes(folder))
-            with gr.Tab(_TABS["space"], id="space"):
-                before, after = before_after.build(page)
-            with gr.Tab(_TABS["about"], id="about"):
-                card = gr.Markdown(elem_id="about-card")
-                gr.Markdown(elem_id="about-page", value=_about_page())
+        fill = {
+            "compare": lambda: compare.build(page),
+            "learn": lambda: learn.build(page, jobs) if jobs else gr.Markdown(learn.OFF),
+            "rank": lambda: rank.build(page),
+            "matrix": lambda: matrix.build(page),
+            "map": lambda: map.build(page),
+            "search": lambda: search.build(page, Indexes(folder)),
+            "space": lambda: before_after.build(page),
+            "about": _build_about,
+        }
+        built: dict[str, Any] = {}
+        asking = []
+        with gr.Tabs(elem_id="tabs") as tabs:
+            for tab, title in _TABS.items():
+                # Training needs no model; all others ask one.
+                with gr.Tab(title, id=tab, visible=bool(keys) or tab == "learn") as shown:
+                    built[tab] = fill[tab]()
+                if tab != "learn":
+                    asking.append(shown)
+        before, after = built["space"]
 
         seen = gr.State(keys)
         choices = [model, before, after]
-        changing = [*choices, missing, export, tabs, seen]
+        changing = [*choices, missing, export, *asking, seen]
 
         def look(model: str | None, before: str | None, after: str | None, seen: list[str]) -> list[Any]:
             return _look(registry, [model, before, after], seen)
@@ -98,11 +108,14 @@ def build(registry: Registry, folder: Path) -> gr.Blocks:
             open_link, None, [tabs, model, *page.links.values()], **looking
         )
         opened.then(None, js="() => { simcseOpen(); }")
+        if jobs:
+            trained, newest = built["learn"]
+            blocks.load(newest, None, trained, **looking)
         gr.on(
             [blocks.load, model.change],
             page_errors(lambda key: about.card(registry, key)),
             [model],
-            [card],
+            [built["about"]],
             api_visibility="private",
             show_progress="hidden",
         )
@@ -123,8 +136,8 @@ def launch_options() -> dict[str, Any]:
     """How the page looks, for `launch`."""
     return {
         "theme": THEME,
-        "css": (HERE / "page.css").read_text("utf-8"),
-        "head": f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>",
+        "css": "".join(path.read_text("utf-8") for path in (HERE / "page.css", motion.STYLE)),
+        "head": "".join(f"<script>{path.read_text('utf-8')}</script>" for path in (HERE / "page.js", motion.SCRIPT)),
         "footer_links": ["api"],
         "run_history": False,
     }
@@ -138,7 +151,7 @@ def _look(registry: Registry, chosen: list[str | None], seen: list[str]) -> list
     """Updates for the choices, and for what shows only with or only without models; none if nothing is new."""
     keys = registry.keys()
     if keys == seen and all(key in keys for key in chosen if key):
-        return [gr.skip()] * (len(chosen) + 4)
+        return [gr.skip()] * (len(chosen) + 2 + _ASKING + 1)
     first = keys[0] if keys else None
     base = before_after.default_base(registry)
     defaults = [first, base, first]
@@ -149,7 +162,7 @@ def _look(registry: Registry, chosen: list[str | None], seen: list[str]) -> list
         *choices,
         gr.update(visible=not keys),
         gr.update(visible=base is None),
-        gr.update(visible=bool(keys)),
+        *[gr.update(visible=bool(keys))] * _ASKING,
         keys,
     ]
 
@@ -163,6 +176,13 @@ def _open_link(registry: Registry, page: Page, query: dict[str, str]) -> list[An
     model = gr.update(value=query["model"]) if query.get("model") in known else gr.skip()
     values = [query.get(name, gr.skip()) if owner == tab else gr.skip() for owner, name in page.links]
     return [gr.update(selected=tab), model, *values]
+
+
+def _build_about() -> gr.Markdown:
+    """Adds the tab; returns the place of the card."""
+    card = gr.Markdown(elem_id="about-card")
+    gr.Markdown(elem_id="about-page", value=_about_page())
+    return card
 
 
 def _about_page() -> str:

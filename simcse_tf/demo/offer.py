@@ -15,10 +15,11 @@ from simcse_tf.errors import UserError
 _exporting = threading.Lock()
 
 
-def how_to(root: Path) -> str:
-    """What to do where there is no model, as Markdown."""
+def how_to(root: Path, *, trains: bool) -> str:
+    """What to do where there is no model, as Markdown; `trains`: the page has a tab for it."""
+    learn = "- Learn, below, trains one on texts of yours while you watch, or\n" if trains else ""
     return (
-        f"### No model in `{root}` yet\n\n"
+        f"### No model in `{root}` yet\n\n{learn}"
         "- `python -m simcse_tf.train` trains the quickstart on this machine's CPU and exports it, or\n"
         f"- `python -m simcse_tf.export RUN --to {root}/NAME` exports any run, preset or Hugging Face directory, or\n"
         "- the button below exports the base encoder, all-MiniLM-L6-v2 before any training (a minute, offline).\n\n"

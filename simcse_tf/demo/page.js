@@ -22,3 +22,9 @@ window.simcseOpen = () => {
   };
   setTimeout(press, 300);
 };
+
+// Brings into view what a button has begun, where that is below it.
+window.simcseShow = (id) => {
+  const found = document.getElementById(id);
+  if (found && found.getBoundingClientRect().top > innerHeight * 0.8) found.scrollIntoView({ behavior: "smooth" });
+};

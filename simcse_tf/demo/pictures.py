@@ -169,3 +169,34 @@ def dial(scores: Sequence[tuple[str, str, float]]) -> str:
 def _percent(score: float) -> float:
     """A score's place on the scale, in percent from its left end."""
     return (min(1.0, max(_LOWEST, score)) - _LOWEST) / (1.0 - _LOWEST) * 100
+
+
+def curve(label: str, points: Sequence[tuple[float, float]], total: int, *, best: float | None = None) -> str:
+    """A line over steps, with its lowest, highest and last value.
+
+    Args:
+        label: What it is.
+        points: Step and value, at least one.
+        total: The step at the right end.
+        best: A step to mark.
+    """
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        return round(4 + 292 * step / max(total, 1), 1), round(84 - 76 * (value - low) / span, 1)
+
+    line = " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
+    mark = ""
+    if best in dict(points):
+        x, y = place(best, dict(points)[best])
+        mark = f'<circle class="best" cx="{x}" cy="{y}" r="4"/>'
+    x, y = place(*points[-1])
+    return (
+        f'<figure class="curve"><figcaption>{escape(label)} <b>{values[-1]:.4g}</b></figcaption>'
+        f'<svg viewBox="0 0 300 88" role="img" aria-label="{escape(label)} over steps, from {values[0]:.4g} to '
+        f'{values[-1]:.4g}"><polyline points="{line}"/>{mark}<circle cx="{x}" cy="{y}" r="3"/></svg>'
+        f'<div class="ends"><span>step {points[0][0]:g} of {total}</span><span>{low:.4g} to {high:.4g}</span></div>'
+        "</figure>"
+    )

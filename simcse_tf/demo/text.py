@@ -16,6 +16,7 @@ MAX_CANDIDATES = 1_000
 MAX_MATRIX = 50
 MAX_MAP = 5_000
 MAX_INDEX = 200_000
+MAX_TRAIN = 20_000
 # A compressed file may hold a thousand times its size: uploads are plain.
 SUFFIXES = list(FORMATS)
 _GUESS_ROWS = 100

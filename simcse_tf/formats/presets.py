@@ -99,6 +99,12 @@ def keras_hub_presets() -> dict[str, str]:
     return presets
 
 
+def on_this_machine() -> list[str]:
+    """The names that `locate` finds without a network: `minilm` if installed, and what keras-hub has downloaded."""
+    found = ["minilm"] if importlib.util.find_spec(_MINILM_PACKAGE) is not None else []
+    return found + [name for name, handle in keras_hub_presets().items() if _downloaded(handle)]
+
+
 def _locate_directory(name: str, path: Path) -> Origin:
     if runs.is_run(path):
         run, path = path, runs.best_encoder(path)
@@ -134,9 +140,7 @@ def _minilm_directory() -> Path:
 
 
 def _check_reachable(name: str, handle: str) -> None:
-    # kagglehub keeps models under this folder; a cached preset needs no network.
-    cache_root = Path(os.environ.get("KAGGLEHUB_CACHE", Path.home() / ".cache" / "kagglehub"))
-    if (cache_root / "models" / handle.removeprefix("kaggle://")).is_dir():
+    if _downloaded(handle):
         return
     try:
         network.check(_KAGGLE)
@@ -144,3 +148,9 @@ def _check_reachable(name: str, handle: str) -> None:
         raise UserError(
             f"preset '{name}' has to be downloaded from {_KAGGLE}, which cannot be reached ({e}). {_OFFLINE}"
         ) from e
+
+
+def _downloaded(handle: str) -> bool:
+    # kagglehub keeps models under this folder; a cached preset needs no network.
+    cache_root = Path(os.environ.get("KAGGLEHUB_CACHE", Path.home() / ".cache" / "kagglehub"))
+    return (cache_root / "models" / handle.removeprefix("kaggle://")).is_dir()

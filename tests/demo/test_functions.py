@@ -408,6 +408,7 @@ def test_help_is_fast_and_imports_neither_gradio_nor_tensorflow():
         (["--port", "0"], "expected 1 to 65535"),
         (["--auth", "me"], "expected USER:PASSWORD"),
         (["--models", __file__], "not a directory"),
+        (["--runs", __file__], "not a directory"),
         (["--served", "saved_models/x"], "expected http://"),
     ],
 )

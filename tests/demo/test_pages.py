@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.conftest import SENTENCES
 from tests.demo.conftest import Demo
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
@@ -343,4 +344,84 @@ def test_the_button_exports_the_base_encoder(browser, without_models):
     page.wait_for_selector("#compare-score", timeout=180_000)
     score = Client(root / BASE).similarity(A, B)
     assert float(page.inner_text("#compare-score")) == pytest.approx(score, abs=6e-4)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def learning(models, tiny_preset, tmp_path_factory):
+    """A page over one model, on which trainings begin with the tiny BERT."""
+    root = tmp_path_factory.mktemp("learning")
+    shutil.copytree(models / "tiny", root / "models" / "tiny")
+    demo = Demo("--models", str(root / "models"), "--runs", str(root / "runs"), "--presets", str(tiny_preset))
+    yield demo
+    errors = demo.stop()
+    assert "Traceback" not in errors, errors
+
+
+def begin_training(page, name, texts, steps):
+    fill(page, "learn-text", texts)
+    fill(page, "learn-name", name)
+    if not page.locator("#learn-steps").is_visible():
+        page.get_by_text("Settings", exact=True).click()
+    page.locator("#learn-batch input").click()
+    page.get_by_role("option", name="4", exact=True).click()
+    page.locator("#learn-steps input[type=number]").fill(str(steps))
+    page.locator("#learn-steps input[type=number]").press("Tab")
+    page.click("#learn-start")
+
+
+def dots(page):
+    """Where the texts are once they have come to rest."""
+    where = "[...document.querySelectorAll('#learn-motion circle[data-i]')].map((c) => [c.cx.baseVal.value, c.cy.baseVal.value])"
+    page.wait_for_timeout(1000)
+    return page.evaluate(where)
+
+
+def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser, learning):
+    page = browser.new_page()
+    wrong = []
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.goto(learning.address)
+    page.wait_for_selector("#compare-run")
+    tab(page, "Learn")
+    pairs = "\n".join(f"{a} | {b}" for a, b in zip(SENTENCES[:12], SENTENCES[12:24], strict=True))
+    begin_training(page, "stopped", pairs, 1000)
+    page.wait_for_selector("#learn-motion .motion[data-at='0']", timeout=180_000)
+    before = dots(page)
+    page.wait_for_selector("#learn-motion .motion:not([data-at='0'])", timeout=180_000)
+    after = dots(page)
+    assert len(before) == len(after) == 24
+    assert max(abs(a - b) for was, now in zip(before, after, strict=True) for a, b in zip(was, now, strict=True)) > 1
+    # A page that is opened again shows it as it stands.
+    page.reload()
+    page.wait_for_selector("#learn-motion .motion circle")
+    page.click("#learn-stop")
+    page.locator("#learn-status").get_by_text("stopped/1").wait_for(timeout=180_000)
+    playwright.expect(page.locator("#learn-status")).to_contain_text("Stopped.")
+
+    begin_training(page, "finished", pairs, 20)
+    page.locator("#learn-status").get_by_text("finished/1").wait_for(timeout=180_000)
+    playwright.expect(page.locator("#model input")).to_have_value("finished/1")
+    # Back through the steps.
+    last = dots(page)
+    slider = page.locator("#learn-motion input[type=range]")
+    slider.fill("0")
+    playwright.expect(page.locator("#learn-motion output")).to_have_text("step 0")
+    assert dots(page) != last
+    tab(page, "Compare")
+    fill(page, "compare-a", A)
+    fill(page, "compare-b", B)
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-score")
+    playwright.expect(page.locator("#compare-result")).to_contain_text("stopped/1")
+    assert wrong == []
+    page.close()
+
+
+def test_bad_rows_are_refused_in_the_page(browser, learning):
+    page = browser.new_page()
+    page.goto(f"{learning.address}?tab=learn")
+    begin_training(page, "bad", "a | b\nc\nd | e\nf | g", 10)
+    page.get_by_text("Line 2 has 1 texts, the first one 2").first.wait_for()
+    assert not page.locator("#learn-stop").is_visible() or "bad" not in page.inner_text("#learn-job")
     page.close()
