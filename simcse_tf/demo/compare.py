@@ -64,6 +64,7 @@ def picture(registry: Registry, a: str, b: str, model: str | None) -> str:
     found = compare(registry, a, b, model)
     reference = registry.model(found["model"]).reference()
     parts = [
+        pictures.whose(found["model"]),
         f'<div class="score" id="compare-score">{found["score"]:.3f}</div>',
         f"<p>{pictures.verdict(found['score'], reference)}</p>",
         pictures.scale(found["score"], reference),
@@ -88,10 +89,10 @@ def build(page: Page) -> None:
     registry = page.registry
     with gr.Row():
         a = gr.Textbox(
-            label="Sentence A", value=EXAMPLES[0][0], lines=2, max_lines=8, min_width=280, elem_id="compare-a"
+            label="Sentence A", value=EXAMPLES[0][0], lines=1, max_lines=8, min_width=280, elem_id="compare-a"
         )
         b = gr.Textbox(
-            label="Sentence B", value=EXAMPLES[0][1], lines=2, max_lines=8, min_width=280, elem_id="compare-b"
+            label="Sentence B", value=EXAMPLES[0][1], lines=1, max_lines=8, min_width=280, elem_id="compare-b"
         )
     run = gr.Button("Compare", variant="primary", elem_id="compare-run")
     result = page.picture(elem_id="compare-result")

@@ -139,7 +139,9 @@ def _kept(state: State, found: progress.Progress, key: str | None) -> str:
         )
     else:
         kept = ""
-    where = f"<b>{text.escape(key)}</b>: choose it above, and every tab answers with it." if key else "Its model is gone."
+    where = "Its model is gone."
+    if key:
+        where = f"<b>{text.escape(key)}</b> is among the models above: the other tabs answer with the one chosen there."
     return f"<p>{kept} {where}</p>"
 
 
@@ -265,7 +267,7 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
             status(jobs, job, state, key),
             _moving(job.run, steps) if new else gr.skip(),
             choice,
-            gr.update(choices=_choices(jobs)) if state.ended else gr.skip(),
+            gr.update(choices=_choices(jobs)) if state.ended or not seen.name else gr.skip(),
             Seen(name, steps, state.ended),
             gr.Timer(active=not state.ended),
         ]

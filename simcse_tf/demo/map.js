@@ -1,6 +1,10 @@
 const svg = () => element.querySelector("svg.map");
 const box = () => svg().getAttribute("viewBox").split(" ").map(Number);
-const place = (b) => svg().setAttribute("viewBox", b.join(" "));
+const place = (b) => {
+  svg().setAttribute("viewBox", b.join(" "));
+  // Gaps grow, dots do not: so overlapping ones part.
+  svg().style.setProperty("--zoom", b[2] / svg().dataset.whole.split(" ")[2]);
+};
 const read = (dot) => {
   element.querySelectorAll("circle.here").forEach((c) => c.classList.remove("here"));
   dot.classList.add("here");

@@ -170,7 +170,8 @@ def build(page: Page) -> None:
         else:
             texts, labels = text.sentences(typed, "Sentences", least=4, most=text.MAX_MAP), None
         found = lay_out(registry, texts, labels, method, model, lambda share, what: progress(share, desc=what))
-        return pictures.scatter(found.points, found.texts, found.groups.tolist(), found.names), found, ""
+        picture = pictures.scatter(found.points, found.texts, found.groups.tolist(), found.names)
+        return pictures.whose(registry.model(model).key) + picture, found, ""
 
     page.run(
         "map",
@@ -179,6 +180,7 @@ def build(page: Page) -> None:
         [typed, file, column, colour, method, page.model],
         [result, drawn, near],
         {"text": typed, "method": method},
+        file=file,
         **SLOW,
     )
 

@@ -73,7 +73,8 @@ def build(page: Page) -> None:
     def show(typed: str, ordered: bool, model: str) -> str:
         given = text.sentences(typed, "Sentences", least=2, most=text.MAX_MATRIX)
         found = matrix(registry, given, model, ordered)
-        return pictures.heat_map(found["sentences"], np.array(found["scores"]))
+        picture = pictures.heat_map(found["sentences"], np.array(found["scores"]))
+        return pictures.whose(registry.model(model).key) + picture
 
     page.run("matrix", [run.click], show, [sentences, ordered, page.model], [result], {"sentences": sentences})
 

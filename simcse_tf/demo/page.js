@@ -1,6 +1,8 @@
 // Links: the address bar says which tab is open and what is in it, so that it can be sent on.
 window.simcseLink = (tab, fields) => {
   const query = new URLSearchParams({ tab });
+  const theme = new URLSearchParams(location.search).get("__theme");
+  if (theme) query.set("__theme", theme);
   for (const [name, value] of Object.entries(fields)) {
     if (value !== null && value !== undefined && value !== "") query.set(name, value);
   }
@@ -13,6 +15,7 @@ window.simcseLink = (tab, fields) => {
 window.simcseOpen = () => {
   const query = new URLSearchParams(location.search);
   const tab = query.get("tab");
+  query.delete("__theme");
   if (!tab || query.size < 2) return;
   let tries = 50;
   const press = () => {

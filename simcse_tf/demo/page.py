@@ -45,6 +45,8 @@ class Page:
         inputs: Sequence[Any],
         outputs: Sequence[Any],
         linked: dict[str, Any],
+        *,
+        file: gr.File | None = None,
         **options: Any,
     ) -> None:
         """Connects a tab's button with its function; the address bar then links to what is shown.
@@ -56,14 +58,17 @@ class Page:
             inputs: As for any Gradio event.
             outputs: Likewise.
             linked: Names in the link, and their components.
+            file: What may be uploaded in their place: a link then opens the tab alone, for it cannot hold a file.
             options: Of the event.
         """
         self.links |= {(tab, name): component for name, component in linked.items()}
         names = ["model", *linked]
-        pairs = ", ".join(f"{name}: v[{i}]" for i, name in enumerate(names))
+        pairs = "{" + ", ".join(f"{name}: v[{i}]" for i, name in enumerate(names)) + "}"
+        fields = pairs if file is None else f"v.at(-1) ? {{}} : {pairs}"
         options = {"api_visibility": "private", **options}
         done = gr.on(triggers, page_errors(fn), list(inputs), list(outputs), **options)
-        done.success(None, [self.model, *linked.values()], js=f"(...v) => {{ simcseLink('{tab}', {{{pairs}}}); }}")
+        shown = [self.model, *linked.values(), *([] if file is None else [file])]
+        done.success(None, shown, js=f"(...v) => {{ simcseLink('{tab}', {fields}); }}")
 
 
 def page_errors(fn: Callable) -> Callable:

@@ -34,16 +34,27 @@ def verdict(score: float, reference: Reference) -> str:
     """The score against pairs whose answer is known, in words."""
     unrelated = reference.share_below("unrelated", score)
     same = reference.share_below("same", score)
-    return f"Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same in meaning."
+    if unrelated < 0.95:
+        word = "Unrelated, as far as this model sees"
+    elif same < 0.05:
+        word = "Related, not the same"
+    else:
+        word = "Close in meaning" if same < 0.25 else "The same in meaning, most likely"
+    return f"<b>{word}.</b> Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same in meaning."
 
 
-def legend() -> str:
-    """What the bands of `scale` are."""
+def legend(share: str = "nine in ten") -> str:
+    """What the two colours are, of `scale` and, with another share of the pairs, of `histogram`."""
     return (
-        '<p class="legend"><span class="key unrelated"></span>nine in ten unrelated pairs '
-        '<span class="key same"></span>nine in ten pairs of the same meaning '
+        f'<p class="legend"><span class="key unrelated"></span>{share} unrelated pairs '
+        f'<span class="key same"></span>{share} pairs of the same meaning '
         "(both measured with this model on the bundled pairs)</p>"
     )
+
+
+def whose(model: str) -> str:
+    """Which model a result is of: it stays on the page when another one is chosen."""
+    return f'<p class="whose">with {escape(model)}</p>'
 
 
 def bars(rows: Sequence[tuple[str, float]]) -> str:
@@ -93,11 +104,12 @@ def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], nam
         names: What the colours mean; beyond ten they share the last one.
     """
     low, high = points.min(axis=0), points.max(axis=0)
-    span = np.where(high > low, high - low, 1.0)
-    placed = (points - low) / span * [_WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN] + _MARGIN
+    # Both axes on one scale: as far apart as they look.
+    room = np.array([_WIDTH, _HEIGHT])
+    placed = (points - (low + high) / 2) * np.min((room - 2 * _MARGIN) / np.maximum(high - low, 1e-9)) + room / 2
     radius = 9 if len(points) <= 100 else 6 if len(points) <= 1000 else 4
     circles = "".join(
-        f'<circle cx="{x:.1f}" cy="{_HEIGHT - y:.1f}" r="{radius}" class="c{min(g, _CLASSES - 1)}" data-i="{i}" '
+        f'<circle cx="{x:.1f}" cy="{_HEIGHT - y:.1f}" class="c{min(g, _CLASSES - 1)}" data-i="{i}" '
         f'data-t="{escape(shorten(text, 200))}"/>'
         for i, ((x, y), text, g) in enumerate(zip(placed, texts, groups, strict=True))
     )
@@ -111,7 +123,7 @@ def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], nam
         '<div class="zoom"><button type="button" data-z="0.8" aria-label="zoom in">+</button>'
         '<button type="button" data-z="1.25" aria-label="zoom out">&minus;</button>'
         '<button type="button" data-z="0" aria-label="whole map">whole map</button></div>'
-        f'<svg class="map" viewBox="0 0 {_WIDTH} {_HEIGHT}" data-whole="0 0 {_WIDTH} {_HEIGHT}" tabindex="0" '
+        f'<svg class="map" style="--r:{radius}px" viewBox="0 0 {_WIDTH} {_HEIGHT}" data-whole="0 0 {_WIDTH} {_HEIGHT}" tabindex="0" '
         f'role="application" aria-label="map of {len(texts)} sentences">{circles}</svg>'
         f'<p class="legend">{keys}</p>'
     )

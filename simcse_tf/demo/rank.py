@@ -57,7 +57,8 @@ def build(page: Page) -> None:
             given = text.file_sentences(file, None, least=1, most=text.MAX_CANDIDATES)
         else:
             given = text.sentences(typed, "Candidates", least=1, most=text.MAX_CANDIDATES)
-        return pictures.bars([(row["candidate"], row["score"]) for row in rank(registry, query, given, model)])
+        rows = [(row["candidate"], row["score"]) for row in rank(registry, query, given, model)]
+        return pictures.whose(registry.model(model).key) + pictures.bars(rows)
 
     page.run(
         "rank",
@@ -66,6 +67,7 @@ def build(page: Page) -> None:
         [query, candidates, file, page.model],
         [result],
         {"query": query, "candidates": candidates},
+        file=file,
     )
 
     def endpoint(query: str, candidates: list[str], model: str = "") -> list[dict]:

@@ -101,16 +101,16 @@ def picture(motion: Motion) -> str:
     joined = motion.rows or [[i] for i in range(len(last))]
     lines = "".join(_line(row, motion.points[0], last) for row in joined)
     dots = "".join(
-        f'<circle data-i="{i}" cx="{x}" cy="{y}" r="{radius}" class="p{places.get(i, 0)}" data-t="{_attribute(text)}"/>'
+        f'<circle data-i="{i}" cx="{x}" cy="{y}" class="p{places.get(i, 0)}" data-t="{_attribute(text)}"/>'
         for i, (text, (x, y)) in enumerate(zip(motion.texts, last, strict=True))
     )
     data = {name: value for name, value in asdict(motion).items() if name not in ("texts", "rows")}
     most = len(motion.steps) - 1
     moves = "" if most else " hidden"
     return (
-        f'<div class="motion" data-motion="{_attribute(json.dumps(data, separators=(",", ":")))}">'
+        f'<div class="motion" data-at="{motion.steps[-1]}" data-motion="{_attribute(json.dumps(data, separators=(",", ":")))}">'
         f'<div class="numbers">{_numbers(motion)}</div>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{len(last)} texts where the encoder sees them">'
+        f'<svg style="--r:{radius}px" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{len(last)} texts where the encoder sees them">'
         f"<g>{lines}</g><g>{dots}</g></svg>"
         f'<div class="steps"{moves}><button type="button">Play</button><input type="range" min="0" max="{most}" '
         f'value="{most}" step="1" aria-label="evaluation"/><output>step {motion.steps[-1]}</output></div>'
