@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from simcse_tf import runs
 from simcse_tf.data.columns import choose
 from simcse_tf.data.sources import FORMATS
-from simcse_tf import runs
 from simcse_tf.demo import material, pictures, progress, text
 from simcse_tf.demo.jobs import MAX_BATCH, MAX_STEPS, MINUTES, Job, Jobs, Settings, State
 from simcse_tf.demo.models import Registry
@@ -46,8 +46,9 @@ begin();
 
 
 class Seen(NamedTuple):
-    """What a visitor has on the screen: a training, its last evaluation and whether it had ended."""
+    """What a visitor has on the screen: the names of all trainings; of one its evaluations, and whether it had ended."""
 
+    names: tuple[str, ...] = ()
     name: str = ""
     steps: tuple[int, ...] = ()
     ended: bool = False
@@ -247,9 +248,9 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
 
     def look(name: str | None, seen: Seen) -> list[Any]:
         """What has changed since a visitor's last look."""
-        names = [job.name for job in jobs.all()]
+        names = tuple(job.name for job in jobs.all())
         if not name or name not in names:
-            return [gr.update(choices=names, visible=bool(names)), *[gr.skip()] * 5, Seen(), gr.Timer(active=False)]
+            return [*[gr.skip()] * 6, Seen(), gr.Timer(active=False)]
         job = jobs.get(name)
         state = job.state()
         if seen.ended and seen.name == name:
@@ -262,13 +263,14 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
         if state.ended and key and seen.name == name:
             choice = gr.update(choices=registry.keys(), value=key, visible=True)
         return [
-            gr.update(choices=names, value=name, visible=True),
+            # A list that is drawn anew closes while somebody chooses.
+            gr.skip() if names == seen.names else gr.update(choices=list(names), value=name, visible=True),
             gr.update(visible=not state.ended, interactive=state.what in ("waiting", "running")),
             status(jobs, job, state, key),
             _moving(job.run, steps) if new else gr.skip(),
             choice,
             gr.update(choices=_choices(jobs)) if state.ended or not seen.name else gr.skip(),
-            Seen(name, steps, state.ended),
+            Seen(names, name, steps, state.ended),
             gr.Timer(active=not state.ended),
         ]
 

@@ -24,12 +24,12 @@ def search(
     Raises:
         UserError: An empty or too long query, no such index, or a number out of range.
     """
-    client = indexes.get(index).client
-    query = text.sentence(query, "The query")
     if not isinstance(top_k, int) or not 1 <= top_k <= _MOST:
         raise UserError(f"top_k {top_k}: expected a whole number from 1 to {_MOST}.")
     if not isinstance(threshold, int | float):
         raise UserError(f"threshold {threshold}: expected a number from -1 to 1.")
+    client = indexes.get(index).client
+    query = text.sentence(query, "The query")
     found: Any = client.search(query, top_k=top_k, threshold=threshold)
     return [{"rank": rank, "sentence": sentence, "score": score} for rank, (sentence, score) in enumerate(found, 1)]
 

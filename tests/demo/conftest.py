@@ -41,6 +41,8 @@ def client(models):
 class Demo:
     """`python -m demo` in a process of its own."""
 
+    models: Path
+
     def __init__(self, *arguments: str):
         self.port = free_port()
         command = [sys.executable, "-m", "demo", "--port", str(self.port), *arguments]

@@ -353,6 +353,7 @@ def learning(models, tiny_preset, tmp_path_factory):
     root = tmp_path_factory.mktemp("learning")
     shutil.copytree(models / "tiny", root / "models" / "tiny")
     demo = Demo("--models", str(root / "models"), "--runs", str(root / "runs"), "--presets", str(tiny_preset))
+    demo.models = root / "models"
     yield demo
     errors = demo.stop()
     assert "Traceback" not in errors, errors
@@ -425,3 +426,29 @@ def test_bad_rows_are_refused_in_the_page(browser, learning):
     page.get_by_text("Line 2 has 1 texts, the first one 2").first.wait_for()
     assert not page.locator("#learn-stop").is_visible() or "bad" not in page.inner_text("#learn-job")
     page.close()
+
+
+def test_a_fresh_page_opens_the_newest_model_and_results_say_whose_they_are(browser, models, learning):
+    root = learning.models
+    page = browser.new_page()
+    page.goto(learning.address)
+    page.wait_for_selector("#compare-run")
+    chosen = page.locator("#model input").input_value()
+    shutil.copytree(models / "base", root / "newer")
+    (root / "newer" / "1" / "saved_model.pb").touch()
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-score")
+    assert page.inner_text("#compare-result .whose") == f"with {chosen}"
+    page.reload()
+    playwright.expect(page.locator("#model input")).to_have_value("newer/1")
+    shutil.rmtree(root / "newer")
+    page.close()
+
+
+def test_the_link_of_a_file_opens_the_tab_alone_and_keeps_the_theme(page, demo, tmp_path):
+    page.goto(f"{demo.address}?__theme=dark")
+    tab(page, "Rank")
+    upload(page, "rank-file", tmp_path / "lines.txt", f"{B}\n{C}\n".encode())
+    page.click("#rank-run")
+    page.wait_for_selector("#rank-result tbody tr")
+    page.wait_for_url(re.compile(r"\?tab=rank&__theme=dark$"))
