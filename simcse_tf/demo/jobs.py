@@ -14,6 +14,7 @@ The folders are all there is: a server that is started again finds its trainings
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -122,6 +123,8 @@ class Job:
         if alive:
             return State("stopping" if (self.directory / STOP).exists() else "running")
         if (self.directory / LOG).exists():
+            if (self.directory / STOP).exists():
+                return State("stopped", "Stopped, and nothing was exported.")
             return State("failed", "It was killed, and could not say why.")
         return State("waiting")
 
@@ -240,7 +243,9 @@ class Jobs:
 
         def loop() -> None:
             while True:
-                self.advance()
+                # Folders may be deleted at any time.
+                with contextlib.suppress(UserError, OSError):
+                    self.advance()
                 time.sleep(0.5)
 
         threading.Thread(target=loop, daemon=True).start()
@@ -301,7 +306,7 @@ def _flags(directory: Path, to: Path, material: Material, settings: Settings) ->
         "learning-rate": settings.learning_rate,
         "batch-size": settings.batch_size,
         "max-steps": settings.steps,
-        "eval-every": math.ceil(settings.steps / _EVALUATIONS),
+        "eval-every": max(2, math.ceil(settings.steps / _EVALUATIONS)),
         "watch": directory / _WATCHED,
         "output-dir": directory / RUN,
         "export-to": to.absolute(),
