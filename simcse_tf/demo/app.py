@@ -109,6 +109,8 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
             open_link, None, [tabs, model, *page.links.values()], **looking
         )
         opened.then(None, js="() => { simcseOpen(); }")
+        # A training has chosen the model that it made.
+        model.change(look, [*choices, seen], changing, **looking)
         if jobs:
             trained, newest = built["learn"]
             blocks.load(newest, None, trained, **looking)

@@ -105,7 +105,9 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
     numbers = page.picture(elem_id="space-numbers")
 
     def show_numbers(before: str, after: str) -> str:
-        return f'<div class="models">{"".join(measured(m) for m in models(before, after))}</div>{pictures.legend("all")}'
+        return (
+            f'<div class="models">{"".join(measured(m) for m in models(before, after))}</div>{pictures.legend("all")}'
+        )
 
     measure.click(page_errors(show_numbers), [before, after], [numbers], api_visibility="private", **SLOW)
     return before, after

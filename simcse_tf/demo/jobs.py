@@ -45,7 +45,7 @@ MAX_WAITING = 10
 MINUTES = 30
 # Fewer pairs are all trained on: a tenth of them, held out, would say nothing.
 _HOLDS_OUT = 250
-_EVALUATIONS = 15
+_EVALUATIONS = 12
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}"
 _LOCK, _ROWS, _WATCHED = "lock", "your-rows.jsonl", "watched.jsonl"
 
@@ -63,7 +63,7 @@ class Settings:
     """
 
     base: str = "minilm"
-    steps: int = 60
+    steps: int = 40
     temperature: float | None = None
     learning_rate: float = 5e-5
     batch_size: int = 16

@@ -46,7 +46,7 @@ begin();
 
 
 class Seen(NamedTuple):
-    """What a visitor has on the screen: the names of all trainings; of one its evaluations, and whether it had ended."""
+    """What a visitor has on the screen: the names of all trainings, and of one its evaluations and whether it ended."""
 
     names: tuple[str, ...] = ()
     name: str = ""
@@ -88,7 +88,7 @@ def status(jobs: Jobs, job: Job, state: State, key: str | None) -> str:
     if state.what == "waiting":
         return f"{heading}<p>Waits for its turn: place {jobs.place(job)} in the queue.</p>"
     found = progress.of_job(job)
-    parts = [heading, f'<progress max="{found.total}" value="{max(found.step, 0)}"></progress>', _said(state, found)]
+    parts = [heading, _bar(found), _said(state, found)]
     if state.what == "failed":
         parts.append(f'<p class="wrong">{text.escape(state.message)}</p>')
     elif state.ended:
@@ -99,6 +99,14 @@ def status(jobs: Jobs, job: Job, state: State, key: str | None) -> str:
     if found.losses:
         curves += pictures.curve("loss", found.losses, found.total)
     return f'{"".join(parts)}<div class="curves">{curves}</div>'
+
+
+def _bar(found: progress.Progress) -> str:
+    share = 100 * max(found.step, 0) / found.total
+    return (
+        f'<div class="progress" role="progressbar" aria-label="steps" aria-valuenow="{share:.0f}">'
+        f'<div style="width:{share:.1f}%"></div></div>'
+    )
 
 
 def _said(state: State, found: progress.Progress) -> str:

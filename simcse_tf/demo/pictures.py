@@ -40,7 +40,10 @@ def verdict(score: float, reference: Reference) -> str:
         word = "Related, not the same"
     else:
         word = "Close in meaning" if same < 0.25 else "The same in meaning, most likely"
-    return f"<b>{word}.</b> Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same in meaning."
+    return (
+        f"<b>{word}.</b> Above {unrelated:.0%} of unrelated pairs, above {same:.0%} of pairs that people call the same "
+        "in meaning."
+    )
 
 
 def legend(share: str = "nine in ten") -> str:
@@ -107,6 +110,7 @@ def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], nam
     # Both axes on one scale: as far apart as they look.
     room = np.array([_WIDTH, _HEIGHT])
     placed = (points - (low + high) / 2) * np.min((room - 2 * _MARGIN) / np.maximum(high - low, 1e-9)) + room / 2
+    whole = f"0 0 {_WIDTH} {_HEIGHT}"
     radius = 9 if len(points) <= 100 else 6 if len(points) <= 1000 else 4
     circles = "".join(
         f'<circle cx="{x:.1f}" cy="{_HEIGHT - y:.1f}" class="c{min(g, _CLASSES - 1)}" data-i="{i}" '
@@ -123,7 +127,7 @@ def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], nam
         '<div class="zoom"><button type="button" data-z="0.8" aria-label="zoom in">+</button>'
         '<button type="button" data-z="1.25" aria-label="zoom out">&minus;</button>'
         '<button type="button" data-z="0" aria-label="whole map">whole map</button></div>'
-        f'<svg class="map" style="--r:{radius}px" viewBox="0 0 {_WIDTH} {_HEIGHT}" data-whole="0 0 {_WIDTH} {_HEIGHT}" tabindex="0" '
+        f'<svg class="map" style="--r:{radius}px" viewBox="{whole}" data-whole="{whole}" tabindex="0" '
         f'role="application" aria-label="map of {len(texts)} sentences">{circles}</svg>'
         f'<p class="legend">{keys}</p>'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from statistics import median
 from typing import NamedTuple
@@ -69,7 +70,7 @@ def _speed(run: runs.Run, total: int, texts: int) -> tuple[float | None, float |
     # A step that follows an evaluation waits for its encoder to be saved; the first one compiles.
     seconds = [
         line["elapsed_seconds"] - before["elapsed_seconds"]
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in itertools.pairwise(lines)
         if "loss" in line and "loss" in before
     ][-_RECENT:]
     if not seconds or median(seconds) <= 0:
@@ -85,7 +86,7 @@ def _saving(lines: list[dict]) -> float:
     """How long the encoder and the state take to be saved: the first step after an evaluation tells."""
     seconds = [
         line["elapsed_seconds"] - before["elapsed_seconds"]
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in itertools.pairwise(lines)
         if "loss" in line and "dev" in before and before["step"] > 0
     ]
     return median(seconds) if seconds else 0.0

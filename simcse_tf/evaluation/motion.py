@@ -105,12 +105,14 @@ def picture(motion: Motion) -> str:
         for i, (text, (x, y)) in enumerate(zip(motion.texts, last, strict=True))
     )
     data = {name: value for name, value in asdict(motion).items() if name not in ("texts", "rows")}
+    moved = _attribute(json.dumps(data, separators=(",", ":")))
     most = len(motion.steps) - 1
     moves = "" if most else " hidden"
     return (
-        f'<div class="motion" data-at="{motion.steps[-1]}" data-motion="{_attribute(json.dumps(data, separators=(",", ":")))}">'
+        f'<div class="motion" data-at="{motion.steps[-1]}" data-motion="{moved}">'
         f'<div class="numbers">{_numbers(motion)}</div>'
-        f'<svg style="--r:{radius}px" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{len(last)} texts where the encoder sees them">'
+        f'<svg style="--r:{radius}px" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{len(last)} texts where the encoder sees them">'
         f"<g>{lines}</g><g>{dots}</g></svg>"
         f'<div class="steps"{moves}><button type="button">Play</button><input type="range" min="0" max="{most}" '
         f'value="{most}" step="1" aria-label="evaluation"/><output>step {motion.steps[-1]}</output></div>'
@@ -130,8 +132,8 @@ def _numbers(motion: Motion) -> str:
     both = [("together", "texts that belong together", motion.together), ("apart", "other texts", motion.apart)]
     return " ".join(
         f'<span class="{name}"><svg viewBox="-4 -4 48 28" aria-hidden="true"><path d="M0 20A20 20 0 0 1 40 20"/>'
-        f'<line x1="20" y1="20" x2="40" y2="20"/><line class="hand" x1="20" y1="20" x2="40" y2="20"/></svg>{label}: mean '
-        f"cosine {values[0]:.2f} → <b>{values[-1]:.2f}</b></span>"
+        f'<line x1="20" y1="20" x2="40" y2="20"/><line class="hand" x1="20" y1="20" x2="40" y2="20"/></svg>'
+        f"<span>{label}: mean cosine {values[0]:.2f} → <b>{values[-1]:.2f}</b></span></span>"
         for name, label, values in both
         if values
     )

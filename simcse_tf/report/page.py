@@ -56,6 +56,7 @@ def page(numbers: dict[str, Any], motion: Motion | None = None) -> str:
         motion: The texts that the run watched, if it watched any.
     """
     name = escape(Path(numbers["run"]).name)
+    style = _CSS + (STYLE.read_text("utf-8") if motion else "")
     sections = [
         _conclusion(numbers),
         _changes(numbers),
@@ -70,7 +71,7 @@ def page(numbers: dict[str, Any], motion: Motion | None = None) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: what training changed</title>\n<style>{_CSS}{STYLE.read_text('utf-8') if motion else ''}</style>\n</head>\n<body>\n"
+        f"<title>{name}: what training changed</title>\n<style>{style}</style>\n</head>\n<body>\n"
         + "\n".join(section for section in sections if section)
         + "\n</body>\n</html>\n"
     )

@@ -158,9 +158,7 @@ def _roles(run: runs.Run, sets: Sequence[DevelopmentSet]) -> dict[str, str]:
     judge, *others = (each.name for each in run.development_sets)
     chose = "tests" if run.config.select_by == LAST else "selects"
     guards = others if run.mixes and run.config.keep == "auto" else []
-    return {
-        each.name: chose if each.name == judge else "guards" if each.name in guards else "tests" for each in sets
-    }
+    return {each.name: chose if each.name == judge else "guards" if each.name in guards else "tests" for each in sets}
 
 
 def _rests_on(roles: dict[str, str], given: suite.Suite) -> str | None:

@@ -46,7 +46,12 @@ class TestMaterial:
         [
             ("a.txt", "a\nb\nc\nd\n", ("text",), "sentences"),
             ("a.csv", "question,answer,id\n" + "".join(f"q{i},a{i},{i}\n" for i in range(4)), 2, "pairs"),
-            ("a.jsonl", "".join(f'{{"text": "t{i}", "label": "{i % 2}"}}\n' for i in range(4)), ("text", "label"), "texts"),
+            (
+                "a.jsonl",
+                "".join(f'{{"text": "t{i}", "label": "{i % 2}"}}\n' for i in range(4)),
+                ("text", "label"),
+                "texts",
+            ),
             ("a.tsv", "anchor\tpositive\tnegative\n" + "".join(f"{i}\tb\tc\n" for i in range(4)), 3, "pairs with hard"),
         ],
     )
@@ -171,7 +176,7 @@ def test_one_is_stopped_by_another_server_and_one_finishes(jobs, tiny_preset, tm
     # What has been trained can be trained further, and its name is taken.
     assert {"training long", "training short"} <= set(again.bases().values())
     with pytest.raises(UserError, match="There is a model 'short' already"):
-        again.start("short", rows, Settings(base=str(tiny_preset), batch_size=4))
+        jobs.start("short", rows, Settings(base=str(tiny_preset), batch_size=4))
 
 
 @pytest.mark.parametrize(

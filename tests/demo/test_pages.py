@@ -373,9 +373,9 @@ def begin_training(page, name, texts, steps):
 
 def dots(page):
     """Where the texts are once they have come to rest."""
-    where = "[...document.querySelectorAll('#learn-motion circle[data-i]')].map((c) => [c.cx.baseVal.value, c.cy.baseVal.value])"
+    all_dots = "[...document.querySelectorAll('#learn-motion circle[data-i]')]"
     page.wait_for_timeout(1000)
-    return page.evaluate(where)
+    return page.evaluate(f"{all_dots}.map((dot) => [dot.cx.baseVal.value, dot.cy.baseVal.value])")
 
 
 def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser, learning):
