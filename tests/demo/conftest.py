@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -67,3 +68,10 @@ def demo(models) -> Iterator[Demo]:
     yield running
     errors = running.stop()
     assert "Traceback" not in errors, errors
+
+
+def end_trainings(jobs) -> None:
+    """Kills what is still trained: it would outlive the tests, as it outlives the page."""
+    for job in jobs.all():
+        if job.state().what in ("running", "stopping"):
+            os.killpg(int((job.directory / "lock").read_text()), signal.SIGKILL)

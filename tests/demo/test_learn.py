@@ -16,6 +16,7 @@ from simcse_tf.demo.jobs import Jobs, Settings, State
 from simcse_tf.demo.models import Registry
 from simcse_tf.errors import UserError
 from tests.conftest import SENTENCES
+from tests.demo.conftest import end_trainings
 
 PAIRS = "\n".join(f"{a} | {b}" for a, b in zip(SENTENCES[:12], SENTENCES[12:24], strict=True))
 
@@ -88,12 +89,10 @@ def jobs(tmp_path, tiny_preset):
     """Trainings of a folder of their own; none is left running."""
     made = Jobs(tmp_path / "runs", tmp_path / "models", [str(tiny_preset), str(tmp_path / "gone")])
     yield made
-    for job in made.all():
-        if job.state().what in ("running", "stopping"):
-            os.killpg(int((job.directory / "lock").read_text()), signal.SIGKILL)
+    end_trainings(made)
 
 
-def wait(what, *, seconds=240):
+def wait(what, *, seconds=600):
     """Waits until a function gives something true, and returns that."""
     until = time.monotonic() + seconds
     while not (found := what()):

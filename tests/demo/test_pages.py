@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
+from simcse_tf.demo.jobs import Jobs
 from tests.conftest import SENTENCES
-from tests.demo.conftest import Demo
+from tests.demo.conftest import Demo, end_trainings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
 
@@ -31,6 +32,8 @@ _QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Milliseconds in which a training must come as far as a test waits for: on a loaded machine TensorFlow alone takes a minute.
+LONG = 600_000
 A, B, C, D = "a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."
 
 
@@ -341,7 +344,7 @@ def test_the_button_exports_the_base_encoder(browser, without_models):
     fill(page, "compare-b", B)
     page.click("#compare-run")
     # The server imports TensorFlow for it.
-    page.wait_for_selector("#compare-score", timeout=180_000)
+    page.wait_for_selector("#compare-score", timeout=LONG)
     score = Client(root / BASE).similarity(A, B)
     assert float(page.inner_text("#compare-score")) == pytest.approx(score, abs=6e-4)
     page.close()
@@ -355,6 +358,7 @@ def learning(models, tiny_preset, tmp_path_factory):
     demo = Demo("--models", str(root / "models"), "--runs", str(root / "runs"), "--presets", str(tiny_preset))
     demo.models = root / "models"
     yield demo
+    end_trainings(Jobs(root / "runs", root / "models"))
     errors = demo.stop()
     assert "Traceback" not in errors, errors
 
@@ -387,9 +391,9 @@ def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser,
     tab(page, "Learn")
     pairs = "\n".join(f"{a} | {b}" for a, b in zip(SENTENCES[:12], SENTENCES[12:24], strict=True))
     begin_training(page, "stopped", pairs, 1000)
-    page.wait_for_selector("#learn-motion .motion[data-at='0']", timeout=180_000)
+    page.wait_for_selector("#learn-motion .motion[data-at='0']", timeout=LONG)
     before = dots(page)
-    page.wait_for_selector("#learn-motion .motion:not([data-at='0'])", timeout=180_000)
+    page.wait_for_selector("#learn-motion .motion:not([data-at='0'])", timeout=LONG)
     after = dots(page)
     assert len(before) == len(after) == 24
     assert max(abs(a - b) for was, now in zip(before, after, strict=True) for a, b in zip(was, now, strict=True)) > 1
@@ -397,11 +401,11 @@ def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser,
     page.reload()
     page.wait_for_selector("#learn-motion .motion circle")
     page.click("#learn-stop")
-    page.locator("#learn-status").get_by_text("stopped/1").wait_for(timeout=180_000)
+    page.locator("#learn-status").get_by_text("stopped/1").wait_for(timeout=LONG)
     playwright.expect(page.locator("#learn-status")).to_contain_text("Stopped.")
 
     begin_training(page, "finished", pairs, 20)
-    page.locator("#learn-status").get_by_text("finished/1").wait_for(timeout=180_000)
+    page.locator("#learn-status").get_by_text("finished/1").wait_for(timeout=LONG)
     playwright.expect(page.locator("#model input")).to_have_value("finished/1")
     # Back through the steps.
     last = dots(page)
