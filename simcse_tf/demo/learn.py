@@ -136,15 +136,12 @@ def _kept(state: State, found: progress.Progress, key: str | None) -> str:
     if not state.version:
         return ""
     scores = dict(found.scores)
-    if found.best_step == 0:
-        kept = (
-            f"No step did better on {text.escape(found.judge)} than the encoder that it began with, so that is what "
-            "was kept."
-        )
+    judge = text.escape(found.judge)
+    if found.best_step == 0 and len(scores) > 1:
+        kept = f"No step did better than the encoder that it began with, so that one was kept ({judge})."
     elif found.best_step in scores:
         kept = (
-            f"Kept: step {found.best_step}. {text.escape(found.judge)}: {found.scores[0][1]:.1f} → "
-            f"<b>{scores[found.best_step]:.1f}</b>."
+            f"Kept: step {found.best_step}. {judge}: {found.scores[0][1]:.1f} → <b>{scores[found.best_step]:.1f}</b>."
         )
     else:
         kept = ""

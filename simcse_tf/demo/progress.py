@@ -11,6 +11,12 @@ from simcse_tf import runs
 from simcse_tf.demo.jobs import Job
 from simcse_tf.errors import UserError
 
+# What the scores of a training mean.
+_MEANS = {
+    "ndcg@10": "partners found near the top",
+    "accuracy": "nearer to the positive than to the negative",
+    "spearman": "agreement with people",
+}
 # Steps whose durations say how fast it is now.
 _RECENT = 20
 
@@ -57,11 +63,20 @@ def of_job(job: Job) -> Progress:
         total,
         [(line["step"], line["loss"]) for line in run.metrics if "loss" in line],
         [(line["step"], line["dev"]) for line in run.evaluations],
-        f"{judge.label} on {'your own rows' if judge.name == 'your-rows' else judge.name}",
+        _named(judge),
         rate,
         left,
         best,
     )
+
+
+def _named(judge: runs.JudgedOn) -> str:
+    """What scores, for people."""
+    name = {"your-rows": "your rows", "held-out": "rows held out", "bundled": "bundled pairs"}.get(
+        judge.name, judge.name
+    )
+    means = _MEANS.get(judge.headline)
+    return f"{name}: {f'{means} ({judge.label})' if means else judge.label}"
 
 
 def _speed(run: runs.Run, total: int, texts: int) -> tuple[float | None, float | None]:

@@ -158,7 +158,7 @@ def test_one_is_stopped_by_another_server_and_one_finishes(jobs, tiny_preset, tm
     assert (state.what, state.message) == ("stopped", "Stopped.")
     found = progress.of_job(long)
     assert 0 < found.best_step <= found.step < 1000
-    assert found.judge == "nDCG@10 x 100 on your own rows"
+    assert found.judge == "your rows: partners found near the top (nDCG@10 x 100)"
     assert found.rate > 0
 
     wait(lambda: again.advance() or short.state().what != "waiting")

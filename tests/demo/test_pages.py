@@ -32,7 +32,7 @@ _QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Milliseconds in which a training must come as far as a test waits for: on a loaded machine TensorFlow alone takes a minute.
+# Milliseconds that a test waits for a training: on a loaded machine the import of TensorFlow alone takes a minute.
 LONG = 600_000
 A, B, C, D = "a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."
 
