@@ -8,7 +8,7 @@ import gradio as gr
 
 from simcse_tf.demo import pictures, text
 from simcse_tf.demo.models import Model, Registry
-from simcse_tf.demo.page import Page, api_errors
+from simcse_tf.demo.page import Page, api_errors, page_errors
 from simcse_tf.errors import UserError
 
 EXAMPLES = [
@@ -101,7 +101,8 @@ def build(page: Page) -> None:
         return picture(registry, a, b, model)
 
     page.run("compare", [run.click, a.submit, b.submit], show, [a, b, page.model], [result], {"a": a, "b": b})
-    gr.Examples(EXAMPLES, [a, b], example_labels=_ABOUT, label="Pairs that teach", api_visibility="private")
+    examples = gr.Examples(EXAMPLES, [a, b], example_labels=_ABOUT, label="Pairs that teach", api_visibility="private")
+    examples.load_input_event.then(page_errors(show), [a, b, page.model], [result], api_visibility="private")
 
     def endpoint(a: str, b: str, model: str = "") -> dict:
         """Cosine of two sentences: the score, where nine in ten known pairs fall, and the other models' scores."""
