@@ -105,7 +105,7 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
         looking = {"api_visibility": "private", "show_progress": "hidden"}
         gr.Timer(_LOOK_EVERY).tick(look, [*choices, seen], changing, **looking)
         # What was newest when the server started need not be so when somebody opens the page.
-        opened = blocks.load(lambda: _look(registry, [None] * 3, []), None, changing, **looking).then(
+        opened = blocks.load(lambda seen: _look(registry, [None] * 3, seen), [seen], changing, **looking).then(
             open_link, None, [tabs, model, *page.links.values()], **looking
         )
         opened.then(None, js="() => { simcseOpen(); }")
