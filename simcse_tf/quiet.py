@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# News of level INFO, the line that announces such lines, that CUDA cannot start where no NVIDIA driver is (303), and that
-# oneDNN leaves some whole numbers to Eigen.
+# News of level INFO, the line that announces such lines, that CUDA cannot start where no NVIDIA driver is (303), and
+# that oneDNN leaves some whole numbers to Eigen.
 _NO_NEWS = (
     r"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*(failed call to cuInit.*\(303\)"
     r"|oneDNN supports DT_INT64 only)"
