@@ -61,6 +61,12 @@ def check_directory(directory: Path) -> Family:
     return family
 
 
+def num_layers(directory: Path) -> int:
+    """How many transformer layers the encoder in a directory has, which `check_directory` has checked."""
+    config = _config(directory)
+    return config[FAMILIES[config["model_type"]].sizes["num_layers"]]
+
+
 def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     """Builds the keras-hub backbone and tokenizer of a Hugging Face directory.
 

@@ -35,6 +35,11 @@ def config(directory: Path) -> EncoderConfig | None:
     return encoder_json.config(directory) or _text_embedder_config(directory)
 
 
+def num_layers(directory: Path) -> int:
+    """How many transformer layers the encoder in a preset directory has."""
+    return read_json_object(directory / "config.json")["config"]["num_layers"]
+
+
 def load(preset: str, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     """Loads a preset's backbone and tokenizer.
 
