@@ -35,7 +35,7 @@ LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "foca
 NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
 TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1, "consistency": 1.0}
 # What can be learned from a teacher: losses with their weights, and a mask with its margin.
-TEACH: dict[str, float | None] = {"vectors": 20.0, "listwise": 1.0, "mask": 0.0}
+TEACH: dict[str, float | None] = {"vectors": 1.0, "listwise": 1.0, "mask": 0.0}
 
 ACCUMULATION_IS_ANOTHER_LOSS = (
     "accumulated gradients would be those of another loss. A text's negatives are the other texts of its batch: 8 "
@@ -189,11 +189,11 @@ class TrainConfig:
     # A model to learn from: a SavedModel, LiteRT, run or Hugging Face directory, a preset name, or a TF Serving
     # address; its vectors may have any size. They are computed once, before the first step, and kept in the run.
     teacher: str | None = None
-    # What is learned from it, beside --loss, any of: vectors, its vectors (vectors:20, the weight), through a trained
+    # What is learned from it, beside --loss, any of: vectors, its vectors (vectors:1, the weight), through a trained
     # linear layer where they have another size than the encoder's; listwise, how similar it finds the texts of the
     # batch (listwise:1, ListNet); mask, by which texts that it finds more similar to an anchor than the positive are no
     # negatives (mask:0.1 also those less than 0.1 below the positive; GISTEmbed).
-    teach: tuple[str, ...] = ("vectors", "listwise")
+    teach: tuple[str, ...] = ("vectors",)
     # The mask's margin as a share of the positive's cosine: with 0.05, texts more than 95 % as similar are left out.
     mask_relative_margin: float = 0.0
     # In listwise, the teacher's cosines are divided by this.

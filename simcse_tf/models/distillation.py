@@ -100,8 +100,8 @@ class Distillation(Objective):
     compares_rows: ClassVar[bool] = True
 
     objective: Objective | None = None
-    vectors_weight: float = 20.0
-    listwise_weight: float = 1.0
+    vectors_weight: float = 1.0
+    listwise_weight: float = 0.0
     teacher_temperature: float = 0.025
     temperature: float = 0.05
 

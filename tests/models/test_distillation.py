@@ -168,7 +168,7 @@ def test_vectors_of_another_size_need_a_projection_and_similarities_do_not():
         ValueError, match=f"have {DIM} numbers, the teacher's {TEACHER_DIM}: .*projection={TEACHER_DIM}"
     ):
         Distillation()(everyone, everyone)
-    assert Distillation(vectors_weight=0.0)(everyone, everyone).shape == (N,)
+    assert Distillation(None, 0.0, 1.0)(everyone, everyone).shape == (N,)
 
 
 @pytest.mark.parametrize("inner", [None, InfoNCE(0.1, mask_margin=0.2)])

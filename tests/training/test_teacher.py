@@ -115,6 +115,7 @@ def test_another_teacher_of_the_same_name_is_noticed(flags, teacher, tmp_path, m
 def test_single_texts_teach_without_a_contrastive_loss(flags, sentences_file, tmp_path):
     """Each is encoded once a step, and the student comes nearer to its teacher."""
     flags = [*flags, str(tmp_path / "run"), "--data", str(sentences_file), "--loss", "none", "--dropout", "0"]
+    flags += ["--teach", "vectors", "listwise"]
     train.main([*flags, "--epochs", "5", "--max-steps", "None", "--learning-rate", "1e-2"])
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
     losses = [line["loss"] for line in metrics if "loss" in line]
@@ -184,11 +185,11 @@ def test_fit_on_a_list_learns_from_any_encoder_without_training_it(tiny_preset, 
         ({}, InfoNCE(0.05)),
         ({"teacher": "x", "teach": ("mask:0.1",)}, InfoNCE(0.05, mask_margin=0.1)),
         ({"add": ("consistency:2",)}, WithTerms(InfoNCE(0.05), [RankConsistency()], [2.0])),
-        ({"teacher": "x", "loss": "none"}, Distillation(None, 20.0, 1.0)),
+        ({"teacher": "x", "loss": "none"}, Distillation()),
         ({"teacher": "x", "loss": "none", "teach": ("vectors:3", "listwise:2")}, Distillation(None, 3.0, 2.0)),
         (
             {"teacher": "x", "teach": ("mask", "listwise"), "student_temperature": 0.1},
-            Distillation(InfoNCE(0.05, mask_margin=0.0), 0.0, temperature=0.1),
+            Distillation(InfoNCE(0.05, mask_margin=0.0), 0.0, 1.0, temperature=0.1),
         ),
     ],
 )
