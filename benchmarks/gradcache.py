@@ -169,10 +169,8 @@ def _gradients(data: str, preset: str, jit_compile: bool, batch_size: int, chunk
     import numpy as np
     import tensorflow as tf
 
-    from simcse_tf.training.simcse import _two_views
-
     model = _model(preset, None, jit_compile, dropout=0.0)
-    batch = _two_views(next(iter(_batches(data, model.encoder.tokenizer, batch_size))))
+    batch = model._with_positives(next(iter(_batches(data, model.encoder.tokenizer, batch_size))))
     found = {}
     for size in (None, chunk_size):
         model.chunk_size = size

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from simcse_tf.evaluation.transfer import TASKS as TRANSFER_TASKS
     from simcse_tf.formats.encoders import SentenceEncoder
     from simcse_tf.loading import load_client as load
+    from simcse_tf.models.distillation import Distillation
     from simcse_tf.models.matryoshka import Matryoshka
     from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
-    from simcse_tf.models.terms import AlignUniform, DimensionContrast, WithTerms
+    from simcse_tf.models.terms import AlignUniform, DimensionContrast, RankConsistency, WithTerms
     from simcse_tf.serving.client import Client
     from simcse_tf.training.callbacks import DevelopmentCallback, STSCallback
     from simcse_tf.training.optimizer import AdamW
@@ -55,9 +56,11 @@ __all__ = [
     "CoSENT",
     "DevelopmentCallback",
     "DimensionContrast",
+    "Distillation",
     "InfoNCE",
     "Matryoshka",
     "Objective",
+    "RankConsistency",
     "STSCallback",
     "STS_TASKS",
     "SentenceEncoder",
@@ -84,9 +87,11 @@ _HOME = {
     "CoSENT": ("models.objectives", "CoSENT"),
     "DevelopmentCallback": ("training.callbacks", "DevelopmentCallback"),
     "DimensionContrast": ("models.terms", "DimensionContrast"),
+    "Distillation": ("models.distillation", "Distillation"),
     "InfoNCE": ("models.objectives", "InfoNCE"),
     "Matryoshka": ("models.matryoshka", "Matryoshka"),
     "Objective": ("models.objectives", "Objective"),
+    "RankConsistency": ("models.terms", "RankConsistency"),
     "STSCallback": ("training.callbacks", "STSCallback"),
     "STS_TASKS": ("evaluation.sts", "TASKS"),
     "SentenceEncoder": ("formats.encoders", "SentenceEncoder"),

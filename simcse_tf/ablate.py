@@ -152,6 +152,7 @@ def check(runs: list[Run]) -> None:
         if not run.finished and str(run.cell) not in planned:
             planned.add(str(run.cell))
             plan(run.config)
+            train.locate_teacher(run.config, cli.console())
 
 
 def summarise(runs: list[Run]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Head = Literal["none", "train_only", "always"]
 HeadInit = Literal["random", "pooler"]
 # How an exported LiteRT model stores its weights.
 Quantize = Literal["none", "float16", "int8"]
-Loss = Literal["infonce", "triplet", "cosent", "align_uniform"]
+Loss = Literal["infonce", "triplet", "cosent", "align_uniform", "none"]
 MixedPrecision = Literal["auto", "off", "bfloat16", "float16"]
 Switch = Literal["auto", "on", "off"]
 DropoutMasks = Literal["independent", "same"]
@@ -33,7 +33,9 @@ DIRECTIONS = ("a2p", "p2a", "a2a", "p2p")
 # margin; negatives beside the batch's, with a share, a scale and a size; terms beside the loss, with weights.
 LOGITS: dict[str, float | None] = {"cosine": None, "arccon": math.pi / 18, "focal": 0.3}
 NEGATIVES: dict[str, float | None] = {"mixed": 0.2, "off_dropout": 0.9, "queue": 160}
-TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1}
+TERMS: dict[str, float | None] = {"dimensions": 0.1, "align_uniform": 0.1, "consistency": 1.0}
+# What can be learned from a teacher: losses with their weights, and a mask with its margin.
+TEACH: dict[str, float | None] = {"vectors": 1.0, "listwise": 1.0, "mask": 0.0}
 # In `select_by`: no development set selects.
 LAST = "last"
 
@@ -109,6 +111,9 @@ class TrainConfig:
 
     # Where the encoder starts: 'minilm' (offline), a keras-hub preset name, or a directory (keras-hub or Hugging Face).
     preset: str = "minilm"
+    # Begin with some of the preset's transformer layers: a number of them, evenly spaced with the first and the last
+    # among them (3 of 6 are 0, 2 and 5); or several by their places, counted from 0. Default: all.
+    layers: tuple[int, ...] = ()
     # How token vectors become one sentence vector.
     pooling: Pooling = "cls"
     # The MLP head (dense + tanh): none, train_only (unsupervised SimCSE) or always (supervised SimCSE).
@@ -157,8 +162,8 @@ class TrainConfig:
     # --- Objective ---
 
     # infonce over the batch; triplet, the margin loss (needs a hard negative in every row); cosent, which puts the
-    # similarities of graded pairs in the order of their scores (needs two texts and a score in every row); or
-    # align_uniform: positives near, and all texts spread.
+    # similarities of graded pairs in the order of their scores (needs two texts and a score in every row);
+    # align_uniform: positives near, and all texts spread; or none: everything is learned from a teacher.
     loss: Loss = "infonce"
     # Cosine similarities are divided by this, in infonce and cosent.
     temperature: float = 0.05
@@ -184,7 +189,8 @@ class TrainConfig:
     # MixCSE); queue, texts of earlier batches (queue:160 of them, ESimCSE; twice the memory for weights); off_dropout,
     # instead of the batch's, anchors encoded once more without dropout (SimCSE++; the own pair's logit times 0.9).
     negatives: tuple[str, ...] = ()
-    # Losses added to it, with their weights: dimensions:0.1 (SimCSE++: dimensions should differ), align_uniform:0.1.
+    # Losses added to it, with their weights: dimensions:0.1 (SimCSE++: dimensions should differ), align_uniform:0.1,
+    # consistency:1 (RankCSE: an anchor and its positive should find the same texts similar).
     add: tuple[str, ...] = ()
     # Train infonce's temperature with the encoder, beginning with --temperature.
     learn_temperature: bool = False
@@ -193,6 +199,26 @@ class TrainConfig:
     matryoshka: tuple[int, ...] = ()
     # How much the loss at each of these sizes counts. Default: 1 each.
     matryoshka_weights: tuple[float, ...] = ()
+
+    # --- Teacher ---
+
+    # A model to learn from: a SavedModel, LiteRT, run or Hugging Face directory, a preset name, or a TF Serving
+    # address; its vectors may have any size. They are computed once, before the first step, and kept in the run.
+    teacher: str | None = None
+    # What is learned from it, beside --loss, any of: vectors, its vectors (vectors:1, the weight), through a trained
+    # linear layer where they have another size than the encoder's; listwise, how similar it finds the texts of the
+    # batch (listwise:1, ListNet); mask, by which texts that it finds more similar to an anchor than the positive are no
+    # negatives (mask:0.1 also those less than 0.1 below the positive; GISTEmbed).
+    teach: tuple[str, ...] = ("vectors",)
+    # The mask's margin as a share of the positive's cosine: with 0.05, texts more than 95 % as similar are left out.
+    mask_relative_margin: float = 0.0
+    # In listwise, the teacher's cosines are divided by this.
+    teacher_temperature: float = 0.025
+    # In listwise, the encoder's cosines are divided by this.
+    student_temperature: float = 0.05
+    # The second text of each row is a translation of the first, which alone the teacher reads: its vector stands for
+    # both. So an encoder learns the teacher's vectors for another language.
+    translations: bool = False
 
     # --- Optimisation ---
 
@@ -300,9 +326,9 @@ class TrainConfig:
             check_range("chunk_size", self.chunk_size, low=1)
             self.check_chunks(replicas=1)
         check_range("dropout", self.dropout, low=0, high=0.99)
-        for field in ("temperature", "learning_rate", "clip_norm"):
+        for field in ("temperature", "learning_rate", "clip_norm", "teacher_temperature", "student_temperature"):
             check_range(field, getattr(self, field), above=0)
-        for field in ("weight_decay", "margin"):
+        for field in ("weight_decay", "margin", "mask_relative_margin"):
             check_range(field, getattr(self, field), low=0)
         check_range("hard_negative_weight", self.hard_negative_weight)
         check_sizes("matryoshka", self.matryoshka, "matryoshka_weights", self.matryoshka_weights)
@@ -312,6 +338,9 @@ class TrainConfig:
                 shown = "" if value is True else f" {_shown(value)}"
                 raise UserError(f"`{field}`{shown}: a part of `loss` infonce, not of {self.loss}. Omit it.")
         self._check_objective()
+        self._check_teacher()
+        if self.layers == (1,) and self.pooling in ("avg_top2", "avg_first_last"):
+            raise UserError(f"`layers` 1: `pooling` {self.pooling} reads two layers. Use `layers` 2, or `pooling` avg.")
         if isinstance(self.keep, str):
             check_choice("keep", self.keep, ("auto",))
         elif self.keep is not None:
@@ -330,7 +359,7 @@ class TrainConfig:
             raise UserError("`overwrite` and `resume` contradict each other: give one of them.")
 
     def numbers(self, field: str) -> dict[str, float]:
-        """The names in `logits`, `negatives` or `add`, each with its number or the usual one.
+        """The names in `logits`, `negatives`, `add` or `teach`, each with its number or the usual one.
 
         Raises:
             UserError: An unknown name, one that is given twice, or a number that it cannot have.
@@ -372,6 +401,47 @@ class TrainConfig:
             )
         if self.word_repetition is not None:
             check_range("word_repetition", self.word_repetition, above=0, high=1, why="a share of a text's tokens")
+
+    def _check_teacher(self) -> None:
+        """Checks what is to be learned from a teacher."""
+        teach = self.numbers("teach")
+        if self.teacher is None:
+            if self.loss == "none":
+                raise UserError("`loss` none: there is nothing to learn from. Name a `teacher`, or another `loss`.")
+            for field in _OF_TEACHERS:
+                value = getattr(self, field)
+                if value != getattr(TrainConfig, field):
+                    shown = "" if value is True else f" {_shown(value)}"
+                    raise UserError(f"`{field}`{shown}: there is no teacher. Name one with `teacher`, or omit it.")
+            return
+        if self.loss == "cosent":
+            raise UserError(
+                f"`teacher` {self.teacher}: `loss` cosent learns from scores that people gave, and a teacher's would "
+                "contradict them. Omit one of the two."
+            )
+        if "mask" in teach and self.loss != "infonce":
+            raise UserError(
+                f"`teach` mask: leaves negatives out of `loss` infonce, not of {self.loss}. Omit mask, or use infonce."
+            )
+        if not teach:
+            raise UserError(f"`teacher` {self.teacher}: nothing is learned from it. Name with `teach` what should be.")
+        if self.loss == "none" and self.batch_size < 2 and "listwise" in teach:
+            raise UserError("`batch_size` 1: the teacher's similarities need at least 2 rows, which it compares.")
+        if "vectors" in teach and self.matryoshka:
+            raise UserError(
+                "`teach` vectors and `matryoshka`: a teacher's vectors are not cut to these sizes. Use `teach` listwise, "
+                "or omit one of them."
+            )
+        if "vectors" in teach and self.head == "train_only":
+            raise UserError(
+                "`teach` vectors: with `head` train_only the head would learn them, and it is dropped after training. "
+                "Use `head` none, or teach listwise alone."
+            )
+
+    @property
+    def taught(self) -> dict[str, float]:
+        """What is learned from a teacher, by its name in `TEACH`; nothing where there is none."""
+        return {} if self.teacher is None else self.numbers("teach")
 
     def check_chunks(self, replicas: int) -> None:
         """Checks that the chunks divide each replica's share of the batch.
@@ -425,7 +495,7 @@ class TrainConfig:
         for name in ("sts_dir", "tfds_dir", "watch", "output_dir", "export_to"):
             if typed.get(name) is not None:
                 typed[name] = Path(typed[name])
-        for name in ("columns", "dev", "directions", "negatives", "add", "matryoshka", "matryoshka_weights"):
+        for name in _LISTS:
             if name in typed:
                 # Version 0.1.0 knew one development set.
                 typed[name] = (typed[name],) if isinstance(typed[name], str) else tuple(typed[name])
@@ -469,7 +539,7 @@ def check_directions(directions: tuple[str, ...], joint: bool) -> None:
 
 
 def check_number(field: str, name: str, value: float) -> None:
-    """Checks the number that goes with a name in `LOGITS`, `NEGATIVES` or `TERMS`.
+    """Checks the number that goes with a name in `LOGITS`, `NEGATIVES`, `TERMS` or `TEACH`.
 
     Raises:
         UserError: It is out of range.
@@ -480,6 +550,7 @@ def check_number(field: str, name: str, value: float) -> None:
         "mixed": {"above": 0, "high": 0.99},
         "off_dropout": {"above": 0, "high": 1},
         "queue": {"low": 1},
+        "mask": {"low": 0, "high": 2},
     }
     check_range(field, value, **bounds.get(name, {"above": 0}), why=f"the number of {name}")
     if name == "queue" and value != int(value):
@@ -531,6 +602,31 @@ def check_sizes(field: str, sizes: tuple[int, ...], weights_field: str = "", wei
         )
 
 
+def choose_layers(layers: tuple[int, ...], of: int, preset: str) -> tuple[int, ...]:
+    """Which of a preset's transformer layers an encoder begins with.
+
+    Args:
+        layers: As `TrainConfig.layers`: how many, or several places.
+        of: How many the preset has.
+        preset: Its name, for messages.
+
+    Returns:
+        Places, counted from 0, in order.
+
+    Raises:
+        UserError: The preset has no such layers.
+    """
+    if len(layers) == 1:
+        check_range("layers", layers[0], low=1, high=of, why=f"{preset} has {of}")
+        return tuple(round(i * (of - 1) / max(layers[0] - 1, 1)) for i in range(layers[0]))
+    if list(layers) != sorted(set(layers) & set(range(of))):
+        raise UserError(
+            f"`layers` {' '.join(map(str, layers))}: expected places from 0 to {of - 1} in rising order ({preset} has "
+            f"{of} layers), or one number: how many."
+        )
+    return layers
+
+
 def check_prompt(field: str, prompt: str) -> None:
     """Checks that a prompt is text.
 
@@ -547,9 +643,22 @@ def check_prompt(field: str, prompt: str) -> None:
 
 _PROMPTS = ("query_prompt", "passage_prompt")
 _OF_INFONCE = ("hard_negative_weight", "directions", "joint", "logits", "decoupled", "negatives", "learn_temperature")
-_NUMBERED = {"logits": LOGITS, "negatives": NEGATIVES, "add": TERMS}
+_NUMBERED = {"logits": LOGITS, "negatives": NEGATIVES, "add": TERMS, "teach": TEACH}
 # Fields of `EncoderConfig` that version 0.1.0 did not write.
 _NEWER = (*_PROMPTS, "matryoshka", "dim")
+# JSON has lists for tuples.
+_LISTS = (
+    *("columns", "dev", "layers", "directions", "negatives", "add"),
+    *("matryoshka", "matryoshka_weights", "teach"),
+)
+# What has no meaning without a teacher.
+_OF_TEACHERS = (
+    "teach",
+    "mask_relative_margin",
+    "teacher_temperature",
+    "student_temperature",
+    "translations",
+)
 _CHOICES = {
     "pooling": get_args(Pooling),
     "head": get_args(Head),

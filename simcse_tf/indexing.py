@@ -29,6 +29,11 @@ class Indexer:
         self._model, self._name, self._batch_size, self._console = model, name, batch_size, console
         self._fingerprint = model.encode(probes.PROBES)
 
+    @property
+    def dim(self) -> int:
+        """Numbers in a vector."""
+        return self._fingerprint.shape[-1]
+
     def encode(
         self,
         directory: Path,

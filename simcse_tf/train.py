@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from simcse_tf import cli, quiet, runs
+from simcse_tf import cli, loading, quiet, runs
 from simcse_tf.config import ACCUMULATION_IS_ANOTHER_LOSS, LAST, RECIPES, TrainConfig, recipe
 from simcse_tf.data import documents, sources
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation.development import digits
 from simcse_tf.evaluation.development_files import BUNDLED, HELD_OUT
 from simcse_tf.formats import presets
+from simcse_tf.indexing import Indexer
 from simcse_tf.report import report
 from simcse_tf.serving.exported import is_saved_model
 from simcse_tf.training.plan import Plan, plan
 
 # The exit status after SIGTERM, once the state is saved: EX_TEMPFAIL, "try again later".
 STOPPED = 75
+# Texts that a teacher encodes at once.
+_TEACHERS_BATCH = 64
 _DESCRIPTION = f"""Train a sentence encoder with SimCSE.
 
 RECIPE (default: quickstart) is where the defaults come from:
@@ -44,6 +47,7 @@ def main(arguments: list[str]) -> None:
             cli.check_directory(directory, flag)
     checked = plan(config)
     console = cli.console()
+    open_teacher = locate_teacher(config, console) if checked.result is None else None
     console.quiet = not checked.cluster.is_chief
     with_report = config.report and _can_report(console)
 
@@ -51,7 +55,7 @@ def main(arguments: list[str]) -> None:
     if result is not None:
         console.print(f"{checked.run.path}: training is complete ({result['steps']} steps)")
     else:
-        result = _train(checked, console, shlex.join([*cli.prog("train").split(), *arguments]))
+        result = _train(checked, console, shlex.join([*cli.prog("train").split(), *arguments]), open_teacher)
     if result is None or not checked.cluster.is_chief:
         return
     finished = runs.read(checked.run.path)
@@ -75,7 +79,9 @@ def main(arguments: list[str]) -> None:
     cli.print_result(result)
 
 
-def _train(checked: Plan, console: Console, command: str) -> dict[str, Any] | None:
+def _train(
+    checked: Plan, console: Console, command: str, open_teacher: Callable[[], Indexer] | None
+) -> dict[str, Any] | None:
     if len(checked.cluster.workers) > 1:
         # To TensorFlow it is an error that one worker is done before another. One that is lost is our own message.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -86,7 +92,7 @@ def _train(checked: Plan, console: Console, command: str) -> dict[str, Any] | No
 
     to_continue = f"Give the same flags and --resume to continue the run in {checked.run.path}"
     try:
-        return loop.train(checked, console, command=command)
+        return loop.train(checked, console, command=command, open_teacher=open_teacher)
     except KeyboardInterrupt:
         console.print(f"interrupted. {to_continue}")
         sys.exit(130)
@@ -94,6 +100,25 @@ def _train(checked: Plan, console: Console, command: str) -> dict[str, Any] | No
         # Every worker says so, not only the one that shows progress.
         print(f"stopped: {e} {to_continue}", file=sys.stderr)
         sys.exit(STOPPED)
+
+
+def locate_teacher(config: TrainConfig, console: Console) -> Callable[[], Indexer] | None:
+    """Finds the model that a run learns from, if it learns from one, and checks it without importing TensorFlow.
+
+    Returns:
+        A function that loads it.
+
+    Raises:
+        UserError: There is no such model, or a file of it is damaged.
+    """
+    if config.teacher is None:
+        return None
+    name = config.teacher
+    try:
+        load = loading.locate(name)
+    except UserError as e:
+        raise UserError(f"`teacher`: {e}") from e
+    return lambda: Indexer(load(), name, batch_size=_TEACHERS_BATCH, console=console)
 
 
 def _exported(result: dict[str, Any], to: Path) -> bool:

@@ -150,6 +150,32 @@ BAD = {
         ["--data", "x.csv", "--loss", "align_uniform"],
         r"--loss align_uniform has no use for labels, .* Use --loss infonce",
     ),
+    "a teacher that is not there": (
+        {},
+        ["--teacher", "./nowhere", "--head", "none"],
+        r"--teacher: ./nowhere: no such directory",
+    ),
+    "an unknown thing to teach": (
+        {},
+        ["--teach", "vectors", "lists"],
+        r"invalid choice 'lists'|--teach lists: unknown",
+    ),
+    "a teacher for scores": (
+        {"x.csv": b"sentence1,sentence2,score\na,b,1\n"},
+        ["--data", "x.csv", "--loss", "cosent", "--teacher", "minilm"],
+        r"--teacher minilm: --loss cosent learns from scores",
+    ),
+    "a teacher's vectors in sizes": (
+        {},
+        ["--teacher", "minilm", "--head", "none", "--matryoshka", "384", "128"],
+        r"--teach vectors and --matryoshka: .*Use --teach listwise",
+    ),
+    "a teacher for a head that is dropped": ({}, ["--teacher", "minilm"], r"--teach vectors: with --head train_only"),
+    "more layers than there are": (
+        {},
+        ["--layers", "7"],
+        r"--layers 7: must be at least 1 and at most 6 \(minilm has 6",
+    ),
     "a half-downloaded weights file": (
         {
             "model/config.json": b'{"model_type": "bert", "layer_norm_eps": 1e-12}',

@@ -11,7 +11,9 @@ from simcse_tf.errors import UserError, did_you_mean
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_json_and_is_valid(name):
-    config = replace(recipe(name), columns=("a", "b"), sts_dir=Path("x"), tfds_dir=Path("y"))
+    config = replace(
+        recipe(name), columns=("a", "b"), layers=(0, 2), teach=("mask",), sts_dir=Path("x"), tfds_dir=Path("y")
+    )
     assert TrainConfig.from_json(config.to_json()) == config
     recipe(name).validate()
 
@@ -117,7 +119,7 @@ def test_help_groups_the_flags_and_lists_the_recipes(capsys):
     assert "[RECIPE]" in shown.splitlines()[0]
     assert all(f"  {name} " in shown for name in RECIPES)
     groups = re.findall(r"\W (\w+) options \W", shown)
-    assert groups == ["model", "data", "objective", "optimisation", "evaluation", "files", "compute"]
+    assert groups == ["model", "data", "objective", "teacher", "optimisation", "evaluation", "files", "compute"]
     assert shown.index("model options") < shown.index("--pooling") < shown.index("data options")
     assert "(default: )" not in shown
     assert "None}" not in shown

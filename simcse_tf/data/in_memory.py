@@ -28,10 +28,12 @@ class Rows:
     Attributes:
         texts: `(n, views)` of bytes.
         targets: `(n,)` int64 or float32 where rows end in a number, otherwise None.
+        taught: `(n, views, dim)` float32, a teacher's vectors of the texts, if there is one.
     """
 
     texts: np.ndarray
     targets: np.ndarray | None = None
+    taught: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -193,11 +195,14 @@ def batched(
             the order: the same on every worker, and however TensorFlow iterates over the data.
 
     Returns:
-        Elements are `(batch_size, views)` strings, with targets such and `(batch_size,)` numbers.
+        Elements are `(batch_size, views)` strings, with targets such and `(batch_size,)` numbers, with a teacher
+        such and a dictionary with its vectors.
     """
     columns: Any = tf.constant(rows.texts, tf.string)
     if rows.targets is not None:
         columns = columns, tf.constant(rows.targets)
+    elif rows.taught is not None:
+        columns = columns, {"teacher": tf.constant(rows.taught)}
     if shuffle_seed is None:
         return tf.data.Dataset.from_tensor_slices(columns).batch(batch_size, drop_remainder=drop_remainder)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from simcse_tf.data.repetition import repeat_tokens
-from simcse_tf.data.sources import Row, Source
+from simcse_tf.data.sources import Source
 from simcse_tf.data.strings import PROMPT_NAMES
 from simcse_tf.data.tokenization import check_prompts, tokenize, with_prompt
 
@@ -20,8 +20,10 @@ _AT_ONCE = 2
 # The type of a row's target.
 _NUMBERS = {"label": "int64", "score": "float32"}
 
+T = TypeVar("T")
 
-def shuffled(rows: Iterable[Row], *, buffer: int, seed: int, epoch: int) -> Iterator[Row]:
+
+def shuffled(rows: Iterable[T], *, buffer: int, seed: int, epoch: int) -> Iterator[T]:
     """Shuffles a stream through a buffer: a row leaves from a random place of it and the next row takes the place.
 
     A stream no longer than the buffer is shuffled perfectly. A longer one keeps a trace of its order: a row comes out,
@@ -75,6 +77,8 @@ class Feed:
         shuffle_buffer: Rows held for shuffling.
         skip_bad_rows: Leave out rows that cannot be used instead of raising.
         start_step: Batches to leave out at the beginning (they are read, not tokenised).
+        teacher: A teacher's vectors of the source's rows, by their places: `(rows, dim)` for each text of a row. The
+            feed ends before a row that they do not reach.
 
     Attributes:
         spec: What TensorFlow is to expect of a batch.
@@ -89,20 +93,28 @@ class Feed:
         shuffle_buffer: int = 100_000,
         skip_bad_rows: bool = False,
         start_step: int = 0,
+        teacher: Sequence[np.ndarray] = (),
     ):
         self.error: Exception | None = None
         self.spec: Any = tf.TensorSpec([batch_size, source.views], tf.string)
         if source.target is not None:
             self.spec = (self.spec, tf.TensorSpec([batch_size], _NUMBERS[source.target]))
+        elif teacher:
+            shape = [batch_size, len(teacher), teacher[0].shape[1]]
+            self.spec = (self.spec, {"teacher": tf.TensorSpec(shape, tf.float32)})
         self._source = source
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle_buffer = shuffle_buffer
         self._on_bad = (lambda message: None) if skip_bad_rows else None
         self._start_step = start_step
+        self._teacher = teacher
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields `(batch_size, views)` arrays of UTF-8 bytes, with `(batch_size,)` numbers where rows have targets."""
+        """Yields `(batch_size, views)` arrays of UTF-8 bytes; behind them what belongs to the rows, if anything does.
+
+        That is `(batch_size,)` targets, or a dictionary with the teacher's vectors, `(batch_size, views, dim)`.
+        """
         try:
             yield from self._batches()
         except Exception as e:
@@ -113,6 +125,8 @@ class Feed:
         skip = self._start_step
         for epoch in count():
             rows = self._source.rows(self._on_bad, seed=self._seed, epoch=epoch)
+            if self._teacher:
+                rows = enumerate(rows)
             rows = shuffled(rows, buffer=self._shuffle_buffer, seed=self._seed, epoch=epoch)
             # Rows that were trained on before are drawn again, since they decide the order of the others, but no more.
             skipped = sum(1 for _ in islice(rows, skip * self._batch_size)) // self._batch_size
@@ -120,15 +134,24 @@ class Feed:
             empty = skipped == 0
             while len(batch := list(islice(rows, self._batch_size))) == self._batch_size:
                 empty = False
+                if self._teacher and max(place for place, _ in batch) >= len(self._teacher[0]):
+                    return  # TensorFlow asks for more batches than the run has steps
                 yield self._arrays(batch)
             if empty:
                 raise ValueError(f"{self._source.name}: fewer rows than one batch of {self._batch_size}")
 
     def _arrays(self, batch: list[Any]) -> Any:
+        if self._teacher:
+            places = [place for place, _ in batch]
+            taught = np.stack([vectors[places] for vectors in self._teacher], axis=1)
+            return _encoded(row for _, row in batch), {"teacher": taught}
         if self._source.target is None:
-            return np.array([[text.encode() for text in row] for row in batch], dtype=object)
-        texts = np.array([[text.encode() for text in row[:-1]] for row in batch], dtype=object)
-        return texts, np.array([row[-1] for row in batch], _NUMBERS[self._source.target])
+            return _encoded(batch)
+        return _encoded(row[:-1] for row in batch), np.array([row[-1] for row in batch], _NUMBERS[self._source.target])
+
+
+def _encoded(rows: Iterable[Any]) -> np.ndarray:
+    return np.array([[text.encode() for text in row] for row in rows], dtype=object)
 
 
 def text_batches(feed: Feed) -> tf.data.Dataset:
@@ -159,7 +182,8 @@ def token_batches(
     Returns:
         A dataset without end. Elements: `token_ids` and `padding_mask` `(batch, views, max_length)` int32 (with
         repetition 9 longer), `text_ids` `(batch, views)` int64 (equal for equal texts, whatever prompts are put before
-        them); where the rows have labels or scores, `targets` `(batch,)` int64 or float32.
+        them); where the rows have labels or scores, `targets` `(batch,)` int64 or float32; with a teacher, `teacher`
+        `(batch, views, dim)` float32.
 
     Raises:
         UserError: As `tokenized`.
@@ -188,7 +212,7 @@ def tokenized(
 
     Args:
         texts: Elements are `(batch, views)` strings, where the number of views is known; or such with the targets of
-            their rows, `(batch,)` numbers.
+            their rows, `(batch,)` numbers; or such with a dictionary of what else belongs to their rows.
         tokenizer: The encoder's keras-hub tokenizer.
         max_length: Tokens per text at most.
         pad: To `max_length`; otherwise to the longest text of the batch.
@@ -208,9 +232,11 @@ def tokenized(
 
     # Nothing in it branches on a tensor, and AutoGraph would take longer to convert it than TensorFlow to trace it.
     @tf.autograph.experimental.do_not_convert
-    def tokens(texts: tf.Tensor, targets: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def tokens(texts: tf.Tensor, beside: tf.Tensor | dict[str, tf.Tensor] | None = None) -> dict[str, tf.Tensor]:
+        of_rows = {} if beside is None else beside if isinstance(beside, dict) else {"targets": beside}
         if texts.shape[1] == 1 and (query != passage or repetition is not None):
             texts = tf.repeat(texts, 2, axis=1)
+            of_rows = {name: x if name == "targets" else tf.repeat(x, 2, axis=1) for name, x in of_rows.items()}
         views = texts.shape[1]
         rows = texts.shape[0] or tf.shape(texts)[0]
         flat = tf.reshape(texts, [-1])
@@ -219,7 +245,7 @@ def tokenized(
         flat = tokenize(tokenizer, flat, max_length=max_length, pad_to=max_length if pad else None)
         batch = {name: tf.reshape(ids, [rows, views, ids.shape[1] or tf.shape(ids)[1]]) for name, ids in flat.items()}
         batch["text_ids"] = tf.strings.to_hash_bucket_fast(texts, 2**62)
-        return batch if targets is None else batch | {"targets": targets}
+        return batch | of_rows
 
     @tf.autograph.experimental.do_not_convert
     def repeated(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from simcse_tf.checks import check_choice
-from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling, Quantize
+from simcse_tf.config import EncoderConfig, Head, HeadInit, Pooling, Quantize, choose_layers
 from simcse_tf.data.tokenization import check_prompts
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new, whole_directory
 from simcse_tf.formats import encoder_json, huggingface, keras_hub, litert, presets, savedmodel, sentence_transformers
 from simcse_tf.formats.presets import Origin
+from simcse_tf.models.backbone import with_layers
 from simcse_tf.models.encoder import Encoder
 
 
@@ -60,6 +61,7 @@ class SentenceEncoder(Encoder):
         dropout: float = 0.1,
         dtype: str = "float32",
         head_init: HeadInit = "random",
+        layers: tuple[int, ...] = (),
     ) -> SentenceEncoder:
         """Loads an encoder by name or from a directory.
 
@@ -75,9 +77,12 @@ class SentenceEncoder(Encoder):
             dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`. Pooling and head are always float32.
             head_init: Where a head starts that the preset has not saved: `random`, or `pooler` for the checkpoint's
                 pooler, where princeton-nlp's SimCSE checkpoints keep their head.
+            layers: Which of the preset's transformer layers to keep: `(3,)` for three of them, evenly spaced with the
+                first and the last among them; or several places, counted from 0. By default all.
 
         Raises:
-            UserError: There is no such preset, it cannot be loaded, or a prompt leaves no room for a text.
+            UserError: There is no such preset, it cannot be loaded, it has no such layers, or a prompt leaves no room
+                for a text.
         """
         origin = presets.locate(preset)
         config = origin.encoder_config(
@@ -88,7 +93,7 @@ class SentenceEncoder(Encoder):
             passage_prompt=passage_prompt,
             dim=dim,
         )
-        return load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
+        return load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init, layers=layers)
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
         """Writes the encoder as a directory that `from_preset`, every command and keras-hub read.
@@ -154,6 +159,7 @@ def load_encoder(
     dropout: float = 0.1,
     dtype: str = "float32",
     head_init: HeadInit = "random",
+    layers: tuple[int, ...] = (),
 ) -> SentenceEncoder:
     """Builds an encoder from what `presets.locate` found.
 
@@ -163,6 +169,7 @@ def load_encoder(
         dropout: Rate for the backbone's dropout layers.
         dtype: A Keras dtype policy name for the backbone; pooling, head and loss are always float32.
         head_init: Where a head starts that the origin has not saved: `random`, or `pooler` for the checkpoint's pooler.
+        layers: Which of its transformer layers to keep, as `TrainConfig.layers`; by default all.
 
     Raises:
         UserError: The weights cannot be read or do not fit; there is no pooler to start the head from; a prompt leaves
@@ -174,6 +181,8 @@ def load_encoder(
     else:
         preset = origin.name if origin.directory is None else str(origin.directory.resolve())
         backbone, tokenizer = keras_hub.load(preset, dropout=dropout, dtype=dtype)
+    if layers:
+        backbone = with_layers(backbone, choose_layers(layers, backbone.num_layers, origin.name))
     config = config or origin.encoder_config()
     encoder = SentenceEncoder(backbone, tokenizer, **config.to_dict())
     check_prompts(config.prompts, tokenizer, max_length=encoder.max_length)

@@ -67,6 +67,12 @@ def dim(directory: Path) -> int:
     return config[FAMILIES[config["model_type"]].sizes["hidden_dim"]]
 
 
+def num_layers(directory: Path) -> int:
+    """How many transformer layers the encoder in a directory has, which `check_directory` has checked."""
+    config = _config(directory)
+    return config[FAMILIES[config["model_type"]].sizes["num_layers"]]
+
+
 def load(directory: Path, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     """Builds the keras-hub backbone and tokenizer of a Hugging Face directory.
 

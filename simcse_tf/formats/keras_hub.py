@@ -47,6 +47,11 @@ def dim(directory: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def num_layers(directory: Path) -> int:
+    """How many transformer layers the encoder in a preset directory has."""
+    return read_json_object(directory / "config.json")["config"]["num_layers"]
+
+
 def load(preset: str, *, dropout: float, dtype: str) -> tuple[Any, Any]:
     """Loads a preset's backbone and tokenizer.
 

@@ -87,6 +87,13 @@ def locate(name: str) -> Origin:
     raise UserError(f"unknown preset '{name}'. {did_you_mean(name, [*presets, 'minilm'])} {_OFFLINE}")
 
 
+def num_layers(origin: Origin) -> int | None:
+    """How many transformer layers an encoder has; None if that is known only once keras-hub has downloaded it."""
+    if origin.directory is None:
+        return None
+    return (huggingface if origin.kind == "huggingface" else keras_hub).num_layers(origin.directory)
+
+
 @cache
 def keras_hub_presets() -> dict[str, str]:
     """The keras-hub presets that can be trained here: name -> Kaggle handle.

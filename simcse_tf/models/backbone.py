@@ -6,6 +6,7 @@ a release of keras-hub renames or adds one, `parts` says so, instead of an Attri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -71,6 +72,21 @@ def parts(backbone: Any) -> Parts:
         if id(weight) not in known:
             raise UnknownBackboneError(f"{weight.path} is a weight of no layer that a {type(backbone).__name__} has")
     return found
+
+
+def with_layers(backbone: Any, places: Sequence[int]) -> Any:
+    """A copy of a backbone that has some of its transformer layers.
+
+    Args:
+        backbone: A keras-hub backbone.
+        places: Of the layers, counted from 0.
+    """
+    smaller = type(backbone).from_config(backbone.get_config() | {"num_layers": len(places)})
+    pairs = list(zip(smaller.transformer_layers, (backbone.transformer_layers[i] for i in places), strict=True))
+    others = [layer for layer in smaller.layers if layer.weights and layer not in smaller.transformer_layers]
+    for layer, origin in pairs + [(layer, backbone.get_layer(layer.name)) for layer in others]:
+        layer.set_weights(origin.get_weights())
+    return smaller
 
 
 def _layer(layer: Any) -> TransformerLayer:

@@ -55,6 +55,7 @@ class Matryoshka(Objective):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         object.__setattr__(self, "target", getattr(self.objective, "target", None))
         object.__setattr__(self, "compares_rows", getattr(self.objective, "compares_rows", False))
+        object.__setattr__(self, "views", getattr(self.objective, "views", 2))
         if not self.sizes:
             raise UserError("`sizes`: expected at least one, such as (384, 128).")
         check_sizes("sizes", self.sizes, "weights", self.weights)

@@ -215,6 +215,10 @@ class Views(NamedTuple):
     queue: Queue | None = None
     # Of what is gathered: a scalar in place of the objective's own temperature, where the model learns it
     temperature: tf.Tensor | None = None
+    # `(n, views, teacher_dim)` float32: the same texts as a teacher encodes them, where there is one
+    teacher: tf.Tensor | None = None
+    # `(n, views, teacher_dim)` float: `vectors` in the teacher's space, where that is another one; not gathered
+    projected: tf.Tensor | None = None
 
 
 class Objective(abc.ABC):
@@ -222,10 +226,12 @@ class Objective(abc.ABC):
 
     Attributes:
         target: What the numbers of rows are that it understands, if any: `label` or `score`.
+        views: How many views of a row it compares at least; a text alone in its row is encoded as often.
         compares_rows: Whether a batch needs two rows.
     """
 
     target: ClassVar[Target | None] = None
+    views: ClassVar[int] = 2
     compares_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -233,7 +239,7 @@ class Objective(abc.ABC):
         """Compares this replica's anchors with the candidates of all.
 
         Args:
-            local: `n` rows, 2 views or more.
+            local: `n` rows, as many views as the objective compares or more.
             gathered: `m` rows, those of `local` among them.
             row_offset: The row of `gathered` where `local` begins.
 
@@ -295,6 +301,9 @@ class InfoNCE(Objective):
         decoupled: Leave the own pair out of the sum below the line (decoupled contrastive learning).
         mixed_negatives: If given, each row has one negative more, a mix of this share of its positive with the next
             row's (MixCSE, 0.2): see `mix_positives`.
+        mask_margin: If given, texts that a teacher finds more similar to an anchor than its positive, less this margin,
+            are not its negatives: see `as_similar`.
+        mask_relative_margin: The same as a share of the positive's cosine; counts where `mask_margin` is given.
 
     Raises:
         UserError: A value that cannot be.
@@ -313,6 +322,8 @@ class InfoNCE(Objective):
     positive_scale: float = 1.0
     decoupled: bool = False
     mixed_negatives: float | None = None
+    mask_margin: float | None = None
+    mask_relative_margin: float = 0.0
 
     def __post_init__(self):
         # Keras saves lists.
@@ -371,7 +382,7 @@ class InfoNCE(Objective):
         if view == other or off_dropout:
             pairs = tf.reduce_sum(unit(local.vectors[:, 0]) * unit(local.vectors[:, 1]), axis=1, keepdims=True)
             cosines = tf.where(tf.one_hot(own, tf.shape(cosines)[1], True, False), pairs, cosines)
-        excluded = self._excluded(local, gathered, views)
+        excluded = self._excluded(local, gathered, views, view)
         if direction != "a2p":
             return _Candidates(cosines, excluded)
         return self._with_hard_negatives(cosines, excluded, local, gathered, own)
@@ -403,10 +414,13 @@ class InfoNCE(Objective):
             added = tf.pad(weights, [[0, 0], [rows, tf.shape(cosines)[1] - columns]])
         return _Candidates(cosines, excluded, added)
 
-    def _excluded(self, local: Views, gathered: Views, views: slice) -> tf.Tensor | None:
-        """Which candidates are no negatives, as `same_text`; None if all are."""
+    def _excluded(self, local: Views, gathered: Views, views: slice, view: int = 0) -> tf.Tensor | None:
+        """Which candidates are no negatives of a view, as `same_text`; None if all are."""
         masks = [same_text(local, gathered, views)] if self.mask_false_negatives else []
         masks += [] if local.targets is None else [same_class(local, gathered, views)]
+        if self.mask_margin is not None:
+            margins = {"margin": self.mask_margin, "relative_margin": self.mask_relative_margin}
+            masks.append(as_similar(local, gathered, views, **margins, of=view))
         return functools.reduce(tf.logical_or, masks) if masks else None
 
 
@@ -537,6 +551,55 @@ def innermost(objective: Any) -> Any:
     while (inner := getattr(objective, "objective", None)) is not None:
         objective = inner
     return objective
+
+
+def as_similar(
+    local: Views,
+    gathered: Views,
+    views: slice = slice(1, None),
+    *,
+    margin: float = 0.0,
+    relative_margin: float = 0.0,
+    of: int = 0,
+) -> tf.Tensor:
+    """Which candidates a teacher finds more similar to the anchor than its positive, or nearly so.
+
+    With the teacher's cosines g, candidate j of anchor i is one where::
+
+        g_ij > g_ii - margin - relative_margin |g_ii|
+
+    Source: Solatorio 2024, "GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding
+    Fine-tuning". There both margins are 0.
+
+    Args:
+        local: `n` rows with the teacher's vectors.
+        gathered: `m` rows with the teacher's vectors.
+        views: Those that are candidates.
+        margin: How far below the positive's cosine the limit is.
+        relative_margin: The same as a share of the positive's cosine.
+        of: The view that is compared with the candidates: the anchor, or the positive.
+
+    Returns:
+        `(n, views m)` bool: view by view. Each row's own positive may be among them.
+
+    Raises:
+        ValueError: The batch has no teacher's vectors.
+    """
+    own, candidates = taught(local), _by_view(taught(gathered), views)
+    pairs = tf.reduce_sum(own[:, 0] * own[:, 1], axis=-1, keepdims=True)
+    cosines = tf.matmul(own[:, of], candidates, transpose_b=True)
+    return cosines > pairs - margin - relative_margin * tf.abs(pairs)
+
+
+def taught(views: Views) -> tf.Tensor:
+    """The teacher's vectors of a batch, scaled to unit length: `(n, views, teacher_dim)` float32.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if views.teacher is None:
+        raise ValueError("the batch has no vectors of a teacher, `teacher` `(batch, views, dim)` float")
+    return unit(views.teacher)
 
 
 def count_false_negatives(local: Views, gathered: Views) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,6 +56,41 @@ def uniformity(x: tf.Tensor, *, scale: float = 2.0) -> tf.Tensor:
     return tf.reduce_logsumexp(exponents) - tf.math.log(tf.cast(m * (m - 1), tf.float32))
 
 
+def rank_consistency(
+    anchors: tf.Tensor,
+    positives: tf.Tensor,
+    all_anchors: tf.Tensor,
+    all_positives: tf.Tensor,
+    *,
+    temperature: float = 0.05,
+) -> tf.Tensor:
+    """Wants an anchor and its positive to find the same rows similar: the Jensen-Shannon divergence of what they find.
+
+    With the cosines s_ij of anchor i and positive j, and t for the temperature, for row i::
+
+        P = softmax_j(s_ij / t),  Q = softmax_j(s_ji / t),  M = (P + Q) / 2,  (KL(P || M) + KL(Q || M)) / 2
+
+    Source: Liu et al. 2023, "RankCSE: Unsupervised Sentence Representations Learning via Learning to Rank".
+
+    Args:
+        anchors: `(n, dim)` float; all four are scaled to unit length here.
+        positives: `(n, dim)` float, row i belonging to anchor i.
+        all_anchors: `(m, dim)` float, those of `anchors` among them.
+        all_positives: `(m, dim)` float, row i belonging to row i of `all_anchors`.
+        temperature: Cosines are divided by it.
+
+    Returns:
+        `(n,)` float32, a loss per anchor, from 0 to log 2.
+    """
+
+    def log_softmax(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return tf.nn.log_softmax(tf.matmul(unit(x), unit(y), transpose_b=True) / temperature)
+
+    both = tf.stack([log_softmax(anchors, all_positives), log_softmax(positives, all_anchors)])
+    middle = tf.reduce_logsumexp(both, axis=0) - math.log(2)
+    return tf.reduce_mean(tf.reduce_sum(tf.exp(both) * (both - middle), axis=-1), axis=0)
+
+
 @keras.saving.register_keras_serializable(package="simcse_tf")
 @dataclass(frozen=True)
 class DimensionContrast(Objective):
@@ -103,6 +139,28 @@ class AlignUniform(Objective):
         distances = tf.reduce_sum(tf.math.squared_difference(anchors, positives), axis=-1)
         spread = tf.add_n([uniformity(gathered.vectors[:, view], scale=self.scale) for view in (0, 1)]) / 2
         return distances + self.uniformity_weight * spread
+
+
+@keras.saving.register_keras_serializable(package="simcse_tf")
+@dataclass(frozen=True)
+class RankConsistency(Objective):
+    """Wants an anchor and its positive to find the same rows similar: `rank_consistency` with its setting.
+
+    It is 0 where all texts are equal, and so stands beside another loss: see `WithTerms`.
+
+    Attributes:
+        temperature: Cosines are divided by it.
+    """
+
+    compares_rows: ClassVar[bool] = True
+
+    temperature: float = 0.05
+
+    def __call__(self, local: Views, gathered: Views, row_offset: tf.Tensor | int = 0) -> tf.Tensor:
+        """As `Objective.__call__`."""
+        del row_offset
+        vectors = [each.vectors[:, view] for each in (local, gathered) for view in (0, 1)]
+        return rank_consistency(*vectors, temperature=self.temperature)
 
 
 @keras.saving.register_keras_serializable(package="simcse_tf")

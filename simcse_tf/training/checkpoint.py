@@ -10,6 +10,7 @@
     commands.jsonl              the commands that trained it: when, on which machine, by which version
     metrics.jsonl               a JSON object a line, each with its `step`
     tensorboard/                the same numbers for TensorBoard
+    teacher/                    a teacher's vectors of the rows, if there is one (simcse_tf.training.teaching)
     checkpoints/state-STEP/     weights, optimizer, dropout seeds, best score so far
     checkpoints/encoder-STEP/   an encoder (simcse_tf.formats.encoders); `best` is a link to the best one, or to its mix
                                 with the starting weights, encoder-STEP-keep-SHARE

@@ -31,7 +31,9 @@ def starting_encoder(origin: presets.Origin, config: TrainConfig, dtype: str = "
     """The encoder that a run begins with. A fresh head is random: the run's seed, set here, makes it the same again."""
     keras.utils.set_random_seed(config.seed)
     of_the_run = config.encoder(origin.config)
-    return load_encoder(origin, of_the_run, dropout=config.dropout, dtype=dtype, head_init=config.head_init)
+    return load_encoder(
+        origin, of_the_run, dropout=config.dropout, dtype=dtype, head_init=config.head_init, layers=config.layers
+    )
 
 
 def between(config: TrainConfig) -> list[float]:

@@ -20,10 +20,11 @@ from simcse_tf.errors import UserError
 from simcse_tf.evaluation import suite
 from simcse_tf.files import write_json
 from simcse_tf.formats.encoders import SentenceEncoder
+from simcse_tf.models.distillation import Distillation
 from simcse_tf.models.matryoshka import Matryoshka
 from simcse_tf.models.objectives import CoSENT, InfoNCE, Objective, TripletMargin
-from simcse_tf.models.terms import AlignUniform, DimensionContrast, WithTerms
-from simcse_tf.training import callbacks, compute, fingerprint, keep, provenance, replicas
+from simcse_tf.models.terms import AlignUniform, DimensionContrast, RankConsistency, WithTerms
+from simcse_tf.training import callbacks, compute, fingerprint, keep, provenance, replicas, teaching
 from simcse_tf.training.checkpoint import Progress, RunDirectory, fixed_on_resume
 from simcse_tf.training.optimizer import AdamW
 from simcse_tf.training.plan import Plan, check_sizes, fingerprints, scan_rows, total_steps
@@ -36,7 +37,11 @@ OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
     "cosent": lambda config: CoSENT(config.temperature),
     "align_uniform": lambda config: AlignUniform(),
 }
-TERMS: dict[str, Callable[[], Objective]] = {"dimensions": DimensionContrast, "align_uniform": AlignUniform}
+TERMS: dict[str, Callable[[], Objective]] = {
+    "dimensions": DimensionContrast,
+    "align_uniform": AlignUniform,
+    "consistency": RankConsistency,
+}
 
 
 # Of English prose, about; for a warning.
@@ -47,13 +52,16 @@ class StoppedError(Exception):
     """SIGTERM ended the run early, its state is saved; or a worker is gone, and the last state that was saved is."""
 
 
-def train(plan: Plan, console: Console, *, command: str = "") -> dict[str, Any] | None:
+def train(
+    plan: Plan, console: Console, *, command: str = "", open_teacher: Callable[[], teaching.Teacher] | None = None
+) -> dict[str, Any] | None:
     """Trains, evaluating as it goes; the best encoder is in the run directory's `checkpoints/best`.
 
     Args:
         plan: A checked run.
         console: Where progress goes.
         command: What started the run, for its report.
+        open_teacher: Loads the run's `teacher`, if it has one.
 
     Returns:
         What the run came to, as its `result.json` says; None on workers other than the chief, which alone evaluates
@@ -66,12 +74,14 @@ def train(plan: Plan, console: Console, *, command: str = "") -> dict[str, Any] 
     """
     try:
         with replicas.noticing_lost_workers():
-            return _train(plan, console, command)
+            return _train(plan, console, command, open_teacher)
     except replicas.LostError as e:
         raise StoppedError(str(e)) from None
 
 
-def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
+def _train(
+    plan: Plan, console: Console, command: str, open_teacher: Callable[[], teaching.Teacher] | None
+) -> dict[str, Any] | None:
     config, run, is_chief = plan.config, plan.run, plan.cluster.is_chief
     with replicas.rendezvous_timeout(plan.cluster):
         strategy = replicas.choose_strategy(config.strategy, plan.cluster)
@@ -93,13 +103,14 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
         console.print(f"{scan.bad} bad rows are skipped, {scan.rows} are used; the first bad one: {scan.first_bad}")
 
     # ---- Model ----
+    teacher = None if open_teacher is None else open_teacher()
     precision = compute.precision(config, strategy)
     dtype = "float32" if precision == "off" else f"mixed_{precision}"
     with strategy.scope():
         encoder = keep.starting_encoder(plan.origin, config, dtype)
         # Of a preset that keras-hub has downloaded, the plan did not know.
         check_sizes(config, encoder.dim)
-        model = simcse(encoder, config)
+        model = simcse(encoder, config, None if teacher is None else teacher.dim)
         model.compile(
             optimizer=optimizer(config, steps, strategy, loss_scale=precision == "float16"),
             jit_compile=compute.use_xla(config, strategy),
@@ -128,6 +139,18 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
     start = max(step, 0)
     model.steps_per_execution = compute.steps_per_execution(config, strategy, start, steps)
 
+    # ---- Teacher ----
+    taught = []
+    if teacher is not None:
+        learned = ", ".join(config.teach) + (" through a projection" if model.projection is not None else "")
+        console.print(f"teacher {config.teacher}: {learned}; {teacher.dim} numbers for each text", markup=False)
+        if not is_chief:
+            workers.all_gather(0)  # once the chief has written them
+        taught = teaching.vectors_of_rows(teacher, run.path / teaching.DIRECTORY, plan.source, scan, config)
+        if is_chief:
+            workers.all_gather(0)
+        del teacher
+
     # ---- Batches ----
     feed = pipeline.Feed(
         plan.source,
@@ -136,6 +159,7 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
         shuffle_buffer=config.shuffle_buffer,
         skip_bad_rows=config.skip_bad_rows,
         start_step=start,
+        teacher=taught,
     )
     batches = pipeline.token_batches(
         feed,
@@ -189,6 +213,8 @@ def _train(plan: Plan, console: Console, command: str) -> dict[str, Any] | None:
         console.print(_about_held_out(plan.held_out, run, "document" if plan.source.crops else "text"))
     for each in about:
         console.print(f"development set {each['name']}: {each['size']} ({each['kind']}) from {each['source']}")
+    if config.layers:
+        console.print(f"{plan.origin.name}: begins with {encoder.backbone.num_layers} of its layers", markup=False)
     console.print(
         f"training {plan.origin.name} on {config.data}{columns}: {steps} steps of {config.batch_size}, "
         f"{strategy.num_replicas_in_sync} replica(s), {dtype}, XLA {'on' if model.jit_compile else 'off'}, "
@@ -271,7 +297,16 @@ def agreed_step(workers: replicas.Workers, plan: Plan, data: dict[str, str], ste
 
 def objective(config: TrainConfig) -> Objective:
     """The loss that a configuration asks for."""
-    loss, terms = OBJECTIVES[config.loss](config), config.numbers("add")
+    loss = None if config.loss == "none" else OBJECTIVES[config.loss](config)
+    taught, terms = config.taught, config.numbers("add")
+    if loss is None or taught.keys() & {"vectors", "listwise"}:
+        loss = Distillation(
+            loss,
+            vectors_weight=taught.get("vectors", 0.0),
+            listwise_weight=taught.get("listwise", 0.0),
+            teacher_temperature=config.teacher_temperature,
+            temperature=config.student_temperature,
+        )
     if terms:
         loss = WithTerms(loss, tuple(TERMS[name]() for name in terms), tuple(terms.values()))
     return Matryoshka(loss, config.matryoshka, config.matryoshka_weights) if config.matryoshka else loss
@@ -292,12 +327,16 @@ def info_nce(config: TrainConfig) -> InfoNCE:
         positive_scale=negatives.get("off_dropout", 1.0),
         decoupled=config.decoupled,
         mixed_negatives=negatives.get("mixed"),
+        mask_margin=config.taught.get("mask"),
+        mask_relative_margin=config.mask_relative_margin,
     )
 
 
-def simcse(encoder: SentenceEncoder, config: TrainConfig) -> SimCSE:
-    """The model that a configuration trains, with its encoder."""
+def simcse(encoder: SentenceEncoder, config: TrainConfig, teacher_dim: int | None = None) -> SimCSE:
+    """The model that a configuration trains, with its encoder, from a teacher whose vectors have so many numbers."""
     negatives = config.numbers("negatives")
+    # Vectors of one size are compared as they are.
+    projects = "vectors" in config.taught and teacher_dim != encoder.backbone.hidden_dim
     return SimCSE(
         encoder,
         objective(config),
@@ -308,6 +347,7 @@ def simcse(encoder: SentenceEncoder, config: TrainConfig) -> SimCSE:
         queue_size=int(negatives["queue"]) if "queue" in negatives else None,
         learn_temperature=config.learn_temperature,
         word_repetition=config.word_repetition,
+        projection=teacher_dim if projects else None,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_tf.config import LAST, TrainConfig
+from simcse_tf.config import LAST, TrainConfig, choose_layers
 from simcse_tf.data import held_out, sources, watched
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
@@ -63,6 +63,8 @@ def plan(config: TrainConfig) -> Plan:
     origin = presets.locate(config.preset)
     if origin.dim is not None:
         check_sizes(config, origin.dim)
+    if config.layers and (of := presets.num_layers(origin)) is not None:
+        choose_layers(config.layers, of, config.preset)
     source = sources.open_source(
         config.data,
         columns=config.columns,
@@ -72,6 +74,7 @@ def plan(config: TrainConfig) -> Plan:
     )
     _check_objective(config, source)
     _check_crops(config, source)
+    _check_teacher(config, source)
     held = None
     if development_files.HELD_OUT in config.dev:
         _check_can_hold_out(config, source)
@@ -153,7 +156,9 @@ def scan_rows(config: TrainConfig, source: sources.Source) -> sources.Scan:
     # A run of so many steps reads no further than that, but for what its shuffle buffer holds.
     at_most = None
     if config.max_steps is not None:
-        at_most = min(config.max_steps * config.batch_size + config.shuffle_buffer, _CHECKED)
+        at_most = config.max_steps * config.batch_size + config.shuffle_buffer
+        # A teacher reads all of them before the first step.
+        at_most = at_most if config.teacher is not None else min(at_most, _CHECKED)
     scan = sources.scan(source, at_most=at_most, skip_bad_rows=config.skip_bad_rows)
     if scan.rows < config.batch_size:
         skipped = f" ({scan.bad} bad ones skipped)" if scan.bad else ""
@@ -253,6 +258,22 @@ def _check_crops(config: TrainConfig, source: sources.Source) -> None:
                 f"`{field}` {getattr(config, field)}: crops are taken of documents, which `data` {config.data} is not. "
                 f"Name a folder of .txt and .md files, or documents:FILE for a file with one on each line."
             )
+
+
+def _check_teacher(config: TrainConfig, source: sources.Source) -> None:
+    if config.teacher is None:
+        return
+    if source.draw is not None:
+        drawn = "the crops of its documents" if source.crops else "the pairs of its classes"
+        raise UserError(
+            f"`teacher` {config.teacher}: reads every row once, before the first step, but the rows of `data` "
+            f"{config.data} differ from epoch to epoch: {drawn} are drawn anew. Use sentences, pairs or triplets."
+        )
+    if config.translations and source.views != 2:
+        raise UserError(
+            f"`translations`: needs a text and its translation in every row, but `data` {config.data} has "
+            f"{_texts(source)}. Name the two with `columns`."
+        )
 
 
 def _texts(source: sources.Source) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal, get_args
 
@@ -20,7 +21,7 @@ from simcse_tf.models.encoder import check_length
 from simcse_tf.models.matryoshka import sizes_of
 from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, innermost
 from simcse_tf.serving.compact import check_dim
-from simcse_tf.training import gradcache, replicas
+from simcse_tf.training import gradcache, replicas, teaching
 from simcse_tf.training.compute import keep_freed_memory
 from simcse_tf.training.momentum import MomentumQueue
 
@@ -33,6 +34,10 @@ _LEAST_TEMPERATURE = 0.01
 _NO_TARGETS = (
     "what belongs to a text is part of its row: fit([(anchor, positive), ...]), fit([(text, label), ...]) or, with the "
     "objective CoSENT, fit([(text, text, score), ...])"
+)
+_TEACHER_READS_LISTS = (
+    "the teacher reads lists of sentences, pairs or triplets, which it encodes before the first step. Otherwise give "
+    "batches of token ids that have its vectors, `teacher` (batch, views, dim)"
 )
 _NO_WEIGHTS = "a row is an anchor and a negative of all others, so that no weight belongs to it alone"
 _OBJECTIVE_IS_THE_LOSS = (
@@ -93,6 +98,12 @@ class SimCSE(replicas.Model):
         learn_temperature: Train InfoNCE's temperature too, from the objective's own on, down to 0.01; `fit` logs it.
         word_repetition: If given, `fit` repeats some tokens of every positive, below this share (ESimCSE, 0.32): see
             `simcse_tf.data.repetition`.
+        projection: Size of a teacher's vectors, where `Distillation` is to learn vectors of another size than the
+            encoder's: a linear layer from the ones to the others is trained with the encoder. By default the teacher's,
+            where it is needed.
+        teacher: What `Distillation`, or `InfoNCE` with a `mask_margin`, learns from: anything with `encode(texts)`,
+            such as `simcse_tf.load` gives. It encodes the texts of a list before the first step of `fit` and of
+            `evaluate`, and is not saved with the model.
         name: The model's name.
 
     Raises:
@@ -113,6 +124,8 @@ class SimCSE(replicas.Model):
         queue_momentum: float = 0.995,
         learn_temperature: bool = False,
         word_repetition: float | None = None,
+        projection: int | None = None,
+        teacher: Any = None,
         name: str = "simcse",
     ):
         super().__init__(name=name)
@@ -124,6 +137,11 @@ class SimCSE(replicas.Model):
         if queue_size is not None:
             check_range("queue_size", queue_size, low=1)
         check_range("queue_momentum", queue_momentum, low=0, high=1)
+        if teacher is not None and projection is None and _learns_vectors(objective):
+            dim = int(teacher.encode([""]).shape[-1])
+            projection = None if dim == encoder.backbone.hidden_dim else dim
+        if projection is not None:
+            check_range("projection", projection, low=1)
         check_length(max_length, encoder.backbone.max_sequence_length)
         if word_repetition is not None:
             check_range("word_repetition", word_repetition, above=0, high=1, why="a share of a text's tokens")
@@ -147,6 +165,10 @@ class SimCSE(replicas.Model):
         if learn_temperature:
             start = keras.initializers.Constant(math.log(innermost(self.objective).temperature))
             self._log_temperature = self.add_weight(name="log_temperature", shape=(), initializer=start)
+        # A function: Keras would take a model among the attributes for a part of this one.
+        self._taught = None if teacher is None else functools.partial(teaching.vectors_of_texts, teacher)
+        # Of the model and not of the encoder: it is not exported.
+        self.projection = None if projection is None else _projection(encoder.backbone.hidden_dim, projection)
         # Views of a row in the texts that each step was traced for.
         self._train_views = self._test_views = self._predict_views = None
         logged = ["loss", "false_negatives", *["temperature"] * learn_temperature]
@@ -186,6 +208,7 @@ class SimCSE(replicas.Model):
         chunk_size: int | None = None,
         dtype: str = "float32",
         head_init: HeadInit = "random",
+        layers: tuple[int, ...] = (),
         **settings: Any,
     ) -> SimCSE:
         """Makes a model over `SentenceEncoder.from_preset`, whose arguments and errors it shares.
@@ -205,6 +228,7 @@ class SimCSE(replicas.Model):
             chunk_size: As for the class.
             dtype: A Keras dtype policy for the backbone, such as `mixed_bfloat16`.
             head_init: Where a head starts that the preset has not saved.
+            layers: Which of the preset's transformer layers to keep, by default all: see `SentenceEncoder.from_preset`.
             **settings: Others of the class.
         """
         origin = presets.locate(preset)
@@ -213,7 +237,7 @@ class SimCSE(replicas.Model):
         )
         if head is None and config.head == "none":
             config = dataclasses.replace(config, head="train_only")
-        encoder = load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init)
+        encoder = load_encoder(origin, config, dropout=dropout, dtype=dtype, head_init=head_init, layers=layers)
         return cls(encoder, objective, dropout_masks, chunk_size, max_length, **settings)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
@@ -232,6 +256,7 @@ class SimCSE(replicas.Model):
             "queue_momentum": self.queue_momentum,
             "learn_temperature": self.learn_temperature,
             "word_repetition": self.word_repetition,
+            "projection": None if self.projection is None else self.projection.units,
             "name": self.name,
         }
 
@@ -370,6 +395,8 @@ class SimCSE(replicas.Model):
             texts = in_memory.string_batches(x)
             if texts is None:
                 return x
+            if self._taught is not None:
+                raise UserError(f"a data set of texts: {_TEACHER_READS_LISTS}.")
             strings, *numbers = tf.nest.flatten(texts.element_spec)
             self._check_rows(strings.shape[1], numbers[0].dtype.as_numpy_dtype if numbers else None)
             return self._distributed(step, texts)
@@ -381,6 +408,10 @@ class SimCSE(replicas.Model):
         for one in (self.objective, innermost(self.objective)):
             if batch_size < 2 and getattr(one, "compares_rows", False):
                 raise UserError(f"{batch_size} row in a batch: {_name(one)} needs at least 2, which it compares.")
+        if self._taught is not None:
+            if rows.targets is not None:
+                raise UserError(f"rows that end in numbers: {_TEACHER_READS_LISTS}.")
+            rows = dataclasses.replace(rows, taught=self._taught(rows.texts))
         # Drawn from what keras.utils.set_random_seed seeds, so that all workers shuffle alike.
         seed = np.random.randint(2**31) if shuffle else None
         if rows.targets is not None and rows.texts.shape[1] == 1:
@@ -472,7 +503,7 @@ class SimCSE(replicas.Model):
         return tf.stack(vectors, axis=1)
 
     def train_step(self, data):
-        batch = _two_views(_inputs(data))
+        batch = self._with_positives(_inputs(data))
         gradients, logs = self.gradients(batch)
         self.optimizer.apply(replicas.shared_gradients(gradients), self.trainable_variables)
         if self._queue is not None:
@@ -480,7 +511,7 @@ class SimCSE(replicas.Model):
         return self._report(logs)
 
     def test_step(self, data):
-        batch = _two_views(_inputs(data))
+        batch = self._with_positives(_inputs(data))
         vectors = self(batch)
         if self.off_dropout:
             vectors = tf.concat([vectors, vectors[:, :1]], axis=1)
@@ -489,8 +520,14 @@ class SimCSE(replicas.Model):
     def predict_step(self, data):
         return self.encoder.finished(self(_inputs(data)))
 
+    def _with_positives(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """A text alone in its row is its own positive, if the objective needs one: encoded under two dropout masks."""
+        if batch["text_ids"].shape[1] > 1 or getattr(self.objective, "views", 2) == 1:
+            return batch
+        return {name: x if name == "targets" else tf.repeat(x, 2, axis=1) for name, x in batch.items()}
+
     def gradients(self, batch: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """What this replica has to say of a batch with 2 views or more, in training.
+        """What this replica has to say of a batch with as many views as the objective needs, in training.
 
         Returns:
             The gradients of its share of the loss, dense and scaled as the optimizer wants, in the order of
@@ -509,7 +546,7 @@ class SimCSE(replicas.Model):
         vectors, backpropagate = gradcache.encode(
             self._train_vectors, inputs, self.chunk_size, self.encoder.dropout_seeds
         )
-        # What the loss has beside the vectors: a temperature.
+        # What the loss has beside the vectors: a temperature, a projection.
         encoders = self.encoder.trainable_variables
         others = [v for v in variables if all(v is not one for one in encoders)]
         with tf.GradientTape() as tape:
@@ -546,10 +583,12 @@ class SimCSE(replicas.Model):
     ) -> dict[str, tf.Tensor]:
         """This replica's share of the mean loss over the global batch and of the false negatives: scalars."""
         views = batch["text_ids"].shape[1]
-        local = Views(vectors, batch["text_ids"], batch.get("targets"))
+        local = Views(vectors, batch["text_ids"], batch.get("targets"), teacher=batch.get("teacher"))
         if self.off_dropout:
             local = local._replace(vectors=vectors[:, :views], without_dropout=vectors[:, views])
         gathered = Views(*(None if x is None else replicas.gather(x) for x in local))._replace(queue=queue)
+        if self.projection is not None:
+            local = local._replace(projected=self.projection(local.vectors))
         logs = {}
         if self.learn_temperature:
             temperature = tf.maximum(tf.exp(tf.convert_to_tensor(self._log_temperature)), _LEAST_TEMPERATURE)
@@ -558,19 +597,30 @@ class SimCSE(replicas.Model):
         rows = tf.shape(vectors)[0]
         losses = self.objective(local, gathered, replicas.row_offset(rows))
         loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
-        return {"loss": loss, "false_negatives": count_false_negatives(local, gathered)} | logs
+        # A single view has no negatives.
+        found = count_false_negatives(local, gathered) if views > 1 else tf.constant(0.0)
+        return {"loss": loss, "false_negatives": found} | logs
+
+
+def _learns_vectors(objective: Any) -> bool:
+    """Whether an objective, or what it is wrapped around, learns a teacher's vectors themselves."""
+    while objective is not None:
+        if getattr(objective, "vectors_weight", 0):
+            return True
+        objective = getattr(objective, "objective", None)
+    return False
+
+
+def _projection(dim: int, teacher_dim: int) -> keras.layers.Dense:
+    """From the encoder's vectors to the teacher's; linear, so that what is similar stays similar."""
+    dense = keras.layers.Dense(teacher_dim, use_bias=False, dtype="float32", name="projection")
+    dense.build((None, None, dim))
+    return dense
 
 
 def _inputs(data: Any) -> dict[str, tf.Tensor]:
     """The batch alone, where Keras hands it over with its places for targets and weights."""
     return keras.utils.unpack_x_y_sample_weight(data)[0]
-
-
-def _two_views(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """A single view is its own positive; the encoder sees it twice, under two dropout masks."""
-    if batch["text_ids"].shape[1] > 1:
-        return batch
-    return {name: x if name == "targets" else tf.repeat(x, 2, axis=1) for name, x in batch.items()}
 
 
 def _anchors(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

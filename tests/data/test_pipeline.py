@@ -102,6 +102,27 @@ class TestFeed:
         list(islice(batches, 5))
         assert read == [(s,) for s in SENTENCES] * 2
 
+    @pytest.mark.parametrize("step", [0, 2, 4])
+    def test_a_teachers_vectors_come_with_their_rows(self, tmp_path, step):
+        path = tmp_path / "pairs.csv"
+        pairs = list(zip(SENTENCES[:40], SENTENCES[20:], strict=True))
+        path.write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+        numbers = {text.encode(): [float(i), 1.0, 2.0] for i, text in enumerate(SENTENCES)}
+        taught = [np.array([numbers[row[view].encode()] for row in pairs], "float32") for view in range(2)]
+        settings = {"batch_size": 16, "seed": 5, "start_step": step}
+        plain = islice(iter(Feed(sources.open_source(str(path)), **settings)), 5)
+        feed = Feed(sources.open_source(str(path)), **settings, teacher=taught)
+        for texts, (again, beside) in zip(plain, feed, strict=False):
+            np.testing.assert_array_equal(texts, again)
+            np.testing.assert_array_equal(beside["teacher"], [[numbers[text] for text in row] for row in texts])
+
+    def test_a_feed_ends_where_its_teachers_vectors_do(self, sentences_file):
+        taught = [np.zeros((24, 2), "float32")]
+        settings = {"batch_size": 8, "seed": 5, "shuffle_buffer": 8}
+        feed = Feed(sources.open_source(str(sentences_file)), **settings, teacher=taught)
+        # Two batches of 8 rows draw from the first 8 + 16.
+        assert 2 <= len(list(feed)) < 7
+
     def test_epochs_differ(self, sentences_file):
         batches = self.batches(sentences_file, 6)
         assert batches[:3] != batches[3:]
@@ -186,6 +207,11 @@ class TestPrompts:
             shown, ids = self.words([["dog"]], prompts)
             assert shown == expected
             assert len(set(ids[0])) == 1
+
+    def test_so_do_its_teachers_vectors(self):
+        texts = tf.data.Dataset.from_tensors((tf.constant([["dog"]]), {"teacher": tf.ones([1, 1, 3])}))
+        (batch,) = tokenized(texts, tiny_tokenizer(), max_length=12, prompts={"query": "a ", "passage": ""})
+        assert batch["token_ids"].shape[:2] == batch["teacher"].shape[:2] == (1, 2)
 
     def test_one_that_leaves_no_room_for_a_text_is_refused(self):
         prompts = {"query": "a ", "passage": "a man and the "}

@@ -37,12 +37,12 @@ class Logs(keras.callbacks.Callback):
         self.false_negatives.append(int(logs["false_negatives"]))
 
 
-def train(data, chunk_size=None, *, optimizer=None, texts=False, **settings):
+def train(data, chunk_size=None, *, optimizer=None, texts=False, taught=(), **settings):
     keras.utils.set_random_seed(1)
     config, source = replace(CONFIG, chunk_size=chunk_size, **settings), sources.open_source(str(directory / data))
     with strategy.scope():
         encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
-        model = loop.simcse(encoder, config)
+        model = loop.simcse(encoder, config, taught[0].shape[1] if taught else None)
         model.compile(optimizer=optimizer or loop.optimizer(config, 5, strategy), jit_compile=False)
     logs, vectors = Logs(), np.zeros(0)
     if texts:
@@ -51,7 +51,7 @@ def train(data, chunk_size=None, *, optimizer=None, texts=False, **settings):
         logs.losses += model.history.history["val_loss"]
         vectors = model.predict([row[0] for row in rows[:5]], verbose=0)
     else:
-        feed = Feed(source, batch_size=8, seed=0)
+        feed = Feed(source, batch_size=8, seed=0, teacher=taught)
         repeated = loop.repetition(config, 0)
         batches = token_batches(feed, encoder.tokenizer, max_length=config.max_length, repetition=repeated)
         model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[logs])
@@ -68,9 +68,13 @@ if replicas < 4:
     results["classes"] = train("classes.csv", chunk_size, matryoshka=(16, 8, 4), matryoshka_weights=(1.0, 0.5, 2.0))
     with strategy.scope():
         # Unlike AdamW and clipping it shows the gradients' size.
-        descent = [keras.optimizers.SGD(0.02) for _ in range(2)]
+        descent = [keras.optimizers.SGD(0.02) for _ in range(3)]
     results["graded"] = train("graded.csv", chunk_size, optimizer=descent[0], loss="cosent")
     everything = {"negatives": ("queue:12", "mixed", "off_dropout"), "learn_temperature": True, "word_repetition": 0.5}
     everything["add"] = ("dimensions", "align_uniform")
     results["everything"] = train("sentences.txt", chunk_size, optimizer=descent[1], **everything)
+    # A teacher of another size, and all that is learned from it.
+    taught = [np.random.default_rng(view).normal(size=(30, 5)).astype("float32") for view in range(4)]
+    learned = {"teacher": "it", "teach": ("vectors", "listwise", "mask"), "add": ("consistency",)}
+    results["taught"] = train("negatives.csv", chunk_size, optimizer=descent[2], taught=taught, **learned)
 json.dump(results, sys.stdout)

@@ -46,7 +46,7 @@ def one_replica(tiny_preset, data):
 
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, data, replicas):
-    """Hard negatives, classes, graded pairs, whatever has a state, clipping and AdamW included; dropout off."""
+    """Hard negatives, classes, graded pairs, whatever has a state, a teacher, clipping and AdamW; dropout off."""
     several = train(tiny_preset, data, replicas)
     assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
     assert max(one_replica["false_negatives"]) > 0
@@ -54,7 +54,7 @@ def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_
     if replicas == 2:
         # Texts from a list: shuffled, evaluated, predicted.
         compare(several["texts"], one_replica["texts"])
-        for kind in ("classes", "graded", "everything"):
+        for kind in ("classes", "graded", "everything", "taught"):
             compare(several[kind], one_replica[kind])
 
 
