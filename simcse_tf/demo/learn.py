@@ -141,7 +141,7 @@ def _kept(state: State, found: progress.Progress, key: str | None) -> str:
         kept = f"No step did better than the encoder that it began with, so that one was kept ({judge})."
     elif found.best_step in scores:
         kept = (
-            f"Kept: step {found.best_step}. {judge}: {found.scores[0][1]:.1f} → <b>{scores[found.best_step]:.1f}</b>."
+            f"Kept: step {found.best_step}; {judge}: {found.scores[0][1]:.1f} → <b>{scores[found.best_step]:.1f}</b>."
         )
     else:
         kept = ""
