@@ -429,8 +429,8 @@ class TrainConfig:
             raise UserError("`batch_size` 1: the teacher's similarities need at least 2 rows, which it compares.")
         if "vectors" in teach and self.matryoshka:
             raise UserError(
-                "`teach` vectors and `matryoshka`: a teacher's vectors are not cut to these sizes. Use `teach` listwise, "
-                "or omit one of them."
+                "`teach` vectors and `matryoshka`: a teacher's vectors are not cut to these sizes. Use `teach` "
+                "listwise, or omit one of them."
             )
         if "vectors" in teach and self.head == "train_only":
             raise UserError(
