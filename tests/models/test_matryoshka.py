@@ -66,11 +66,11 @@ def test_one_size_that_is_the_whole_is_the_objective_itself():
 
 
 def test_anchors_of_one_replica_against_candidates_of_all():
-    everyone = batch(vectors(4), LABELS)
-    objective = Matryoshka(InfoNCE(0.2, 0.5), SIZES, WEIGHTS)
-    own = [Views(*(part if part is None else part[i : i + 2] for part in everyone)) for i in range(0, N, 2)]
-    parts = [objective(part, everyone, 2 * i) for i, part in enumerate(own)]
-    np.testing.assert_allclose(tf.concat(parts, 0), objective(everyone, everyone), rtol=1e-6)
+    row = test_objectives.OBJECTIVES["classes with hard negatives"]
+    row = row._replace(objective=Matryoshka(row.objective, SIZES, WEIGHTS))
+    one, several = (test_objectives.losses_and_gradient(row, row.vectors(), replicas=n) for n in (1, 3))
+    for value, expected in zip(several, one, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["off-dropout negatives", "a queue", "with dimensions and uniformity"])
@@ -130,7 +130,7 @@ class TestSimCSE:
         assert (model.encoder.config.matryoshka, model.encoder.sizes) == ((16, 4), (4,))
         with pytest.raises(UserError, match="CoSENT needs rows of two texts and a score"):
             model.fit(["a dog", "a cat"])
-        with pytest.raises(UserError, match="CoSENT needs at least 2"):
+        with pytest.raises(UserError, match="needs at least 2, which it compares"):
             model.fit([("a dog", "a cat", 0.5)])
 
     def test_a_size_beyond_the_encoders_is_refused(self, tiny_preset):
