@@ -112,7 +112,7 @@ def test_the_command_line_writes_the_report_into_a_file(tiny_preset, tmp_path):
         (["{preset}", "--tasks", "STS11"], "unknown task 'STS11'. Did you mean 'STS1"),
         (["{preset}", "--output", "nowhere/r.json"], "the directory nowhere does not exist"),
         (["{preset}", "--output", "."], "--output .: is a directory"),
-        (["{preset}", "--report", "--pooling", "avg"], "omit --output and --pooling"),
+        (["{preset}", "--report", "--pooling", "avg"], "omit --output, --pooling and --dim"),
         (["{preset}", "--fetch", "d", "--output", "o"], "--fetch only downloads: omit MODEL and --output"),
         (["{preset}", "--report"], "not a run directory"),
     ],
