@@ -425,7 +425,15 @@ class TrainConfig:
             )
         if not teach:
             raise UserError(f"`teacher` {self.teacher}: nothing is learned from it. Name with `teach` what should be.")
-        if self.loss == "none" and self.batch_size < 2 and "listwise" in teach:
+        for field, name in (
+            ("mask_relative_margin", "mask"),
+            ("teacher_temperature", "listwise"),
+            ("student_temperature", "listwise"),
+        ):
+            value = getattr(self, field)
+            if value != getattr(TrainConfig, field) and name not in teach:
+                raise UserError(f"`{field}` {value:g}: a part of `teach` {name}. Add {name}, or omit it.")
+        if self.batch_size < 2 and "listwise" in teach:
             raise UserError("`batch_size` 1: the teacher's similarities need at least 2 rows, which it compares.")
         if "vectors" in teach and self.matryoshka:
             raise UserError(

@@ -89,8 +89,10 @@ class Matryoshka(Objective):
 
 
 def sizes_of(objective: Any) -> tuple[int, ...]:
-    """The sizes at which an objective compares vectors; none if it knows but one."""
-    return objective.sizes if isinstance(objective, Matryoshka) else ()
+    """The sizes at which an objective, or one inside it, compares vectors; none if it knows but one."""
+    while objective is not None and not isinstance(objective, Matryoshka):
+        objective = getattr(objective, "objective", None)
+    return () if objective is None else objective.sizes
 
 
 def _first(size: int, views: Views) -> Views:

@@ -282,7 +282,8 @@ class InfoNCE(Objective):
 
     Where rows have labels, texts of an anchor's own class are never its negatives. With a model's `queue_size`, the
     queue's texts are candidates too; with its `off_dropout`, negatives are the other anchors, and they and the anchor
-    are compared as they are without dropout (Xu et al. 2023, "SimCSE++", which has a `positive_scale` of 0.9).
+    are compared as they are without dropout (Xu et al. 2023, "SimCSE++", which has a `positive_scale` of 0.9). With the
+    queue and with mixed negatives, which are of no paper beside it, the anchor is compared as it is with dropout.
 
     Attributes:
         temperature: Cosines are divided by it.

@@ -18,7 +18,7 @@ from simcse_tf.errors import UserError
 from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
-from simcse_tf.models.matryoshka import sizes_of
+from simcse_tf.models.matryoshka import Matryoshka, sizes_of
 from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, innermost
 from simcse_tf.serving.compact import check_dim
 from simcse_tf.training import gradcache, replicas, teaching
@@ -142,6 +142,8 @@ class SimCSE(replicas.Model):
             projection = None if dim == encoder.backbone.hidden_dim else dim
         if projection is not None:
             check_range("projection", projection, low=1)
+            if not _learns_vectors(objective):
+                raise UserError(f"`projection` {projection}: nothing learns a teacher's vectors. Omit it.")
         check_length(max_length, encoder.backbone.max_sequence_length)
         if word_repetition is not None:
             check_range("word_repetition", word_repetition, above=0, high=1, why="a share of a text's tokens")
@@ -181,6 +183,11 @@ class SimCSE(replicas.Model):
         for name in ("off_dropout", "queue_size", "learn_temperature"):
             if getattr(self, name) and not isinstance(inner, InfoNCE):
                 raise UserError(f"`{name}`: a part of InfoNCE, not of {_name(inner)}. Omit it.")
+        if isinstance(self.objective, Matryoshka) and _learns_vectors(self.objective):
+            raise UserError(
+                "Matryoshka around a Distillation of vectors: a teacher's vectors are not cut to these sizes. Put the "
+                "Matryoshka into the Distillation, or learn listwise."
+            )
         if self.off_dropout and self.dropout_masks == "same":
             raise UserError(
                 "`off_dropout` and `dropout_masks` same: its two views are equal, and nothing is to be learned. Omit "

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from simcse_tf.errors import UserError
 from simcse_tf.formats.encoders import SentenceEncoder
+from simcse_tf.models.distillation import Distillation
 from simcse_tf.models.matryoshka import Matryoshka, shortened, sizes_of
 from simcse_tf.models.objectives import CoSENT, InfoNCE, TripletMargin, Views
 from simcse_tf.serving import compact
@@ -93,6 +94,7 @@ def test_it_is_saved_with_the_objective_inside():
     assert keras.saving.deserialize_keras_object(config) == objective
     assert Matryoshka.from_config(objective.get_config()) == objective
     assert (sizes_of(objective), sizes_of(InfoNCE())) == (SIZES, ())
+    assert sizes_of(Distillation(objective)) == SIZES
     assert [Matryoshka(inner, SIZES).target for inner in (InfoNCE(), CoSENT())] == ["label", "score"]
     assert [Matryoshka(inner, SIZES).compares_rows for inner in (InfoNCE(), TripletMargin())] == [True, False]
 
@@ -132,6 +134,14 @@ class TestSimCSE:
             model.fit(["a dog", "a cat"])
         with pytest.raises(UserError, match="needs at least 2, which it compares"):
             model.fit([("a dog", "a cat", 0.5)])
+
+    def test_a_teachers_vectors_stand_outside(self, tiny_preset):
+        with pytest.raises(UserError, match="Put the Matryoshka into the Distillation"):
+            SimCSE.from_preset(str(tiny_preset), objective=Matryoshka(Distillation(InfoNCE()), (16, 4)))
+        inside = Distillation(Matryoshka(InfoNCE(), (16, 4)))
+        assert SimCSE.from_preset(str(tiny_preset), objective=inside).encoder.sizes == (4,)
+        with pytest.raises(UserError, match="`projection` 8: nothing learns a teacher's vectors"):
+            SimCSE.from_preset(str(tiny_preset), projection=8)
 
     def test_a_size_beyond_the_encoders_is_refused(self, tiny_preset):
         with pytest.raises(UserError, match="`dim` 17: the vectors of this encoder have 16"):
