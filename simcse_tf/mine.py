@@ -22,7 +22,7 @@ from rich.table import Table
 
 from simcse_tf import cli, loading
 from simcse_tf.checks import check_range, require
-from simcse_tf.data import mining, sources, tables
+from simcse_tf.data import json_lines, mining, sources, tables
 from simcse_tf.data.columns import names_of_views
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
@@ -398,8 +398,7 @@ def _block(
 def _written(lines: list[Row], config: MineConfig) -> bytes:
     if config.to.suffix.lower() != ".jsonl":
         return tables.written(lines, config.to)
-    objects = (dict(zip(config.names, line, strict=True)) for line in lines)
-    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects).encode()
+    return json_lines.written(config.names, lines)
 
 
 def _reasons(found: Found) -> str:

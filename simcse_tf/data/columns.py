@@ -103,7 +103,9 @@ def known_texts(names: Sequence[str]) -> Row:
 
 
 def names_of_views(views: int) -> list[str]:
-    """The names under which a file with so many texts in a row, at least 2, is written and read again."""
+    """The names under which a file with so many texts in a row is written and read again."""
+    if views == 1:
+        return ["text"]
     negatives = [f"negative_{i}" for i in range(1, views - 1)]
     return ["anchor", "positive", *(negatives if len(negatives) != 1 else ["negative"])]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from simcse_tf.data.rows import (
@@ -20,6 +21,12 @@ from simcse_tf.data.rows import (
     readable,
 )
 from simcse_tf.errors import UserError
+
+
+def written(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
+    """Rows as they stand in a .jsonl file."""
+    objects = (dict(zip(columns, row, strict=True)) for row in rows)
+    return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects).encode()
 
 
 def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Rows:

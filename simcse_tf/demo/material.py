@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from simcse_tf.data import json_lines, watched
 from simcse_tf.data.columns import choose, names_of_views
 from simcse_tf.data.rows import Row
 from simcse_tf.data.sources import FORMATS, open_source
@@ -15,8 +15,6 @@ from simcse_tf.demo import text
 from simcse_tf.errors import UserError
 
 FEWEST = 4
-# As many as the trainer watches.
-_WATCHED = 500
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,12 @@ class Material:
 
     def write(self, path: Path) -> None:
         """Writes all rows as JSON lines, whose columns the trainer knows by their names."""
-        _write(path, self.columns, self.rows)
+        path.write_bytes(json_lines.written(self.columns, self.rows))
 
     def write_sample(self, path: Path) -> None:
-        """Writes rows to watch, evenly spread over all, of at most `_WATCHED` texts."""
-        most = _WATCHED // self.views
-        step = max(1, -(-len(self.rows) // most))
-        _write(path, self.columns, self.rows[::step])
+        """Writes rows to watch, evenly spread over all, of no more texts than the trainer watches."""
+        step = max(1, -(-len(self.rows) // (watched.MOST // self.views)))
+        path.write_bytes(json_lines.written(self.columns, self.rows[::step]))
 
 
 def typed(given: str | None) -> Material:
@@ -99,7 +96,7 @@ def uploaded(path: str | Path, columns: Iterable[str] = ()) -> Material:
             "this page does not. Choose two columns without it to take every pair as belonging together."
         )
     views = len(chosen.texts) or 1
-    given = tuple(names_of_views(views)) if views > 1 else ("text",)
+    given = names_of_views(views)
     rows = []
     for row in text.rows(path, (*chosen.texts, *chosen.beside)):
         if len(rows) == text.MAX_TRAIN:
@@ -114,16 +111,10 @@ def uploaded(path: str | Path, columns: Iterable[str] = ()) -> Material:
 def bundled(name: str) -> Material:
     """The rows of a bundled corpus."""
     source = open_source(name)
-    columns = tuple(names_of_views(source.views)) if source.views > 1 else ("text",)
-    return _material(columns, list(source.rows()))
+    return _material(tuple(names_of_views(source.views)), list(source.rows()))
 
 
 def _material(columns: tuple[str, ...], rows: list[Row]) -> Material:
     if len(set(rows)) < FEWEST:
         raise UserError(f"{len(set(rows))} different rows; at least {FEWEST} are needed, better a hundred.")
     return Material(columns, rows)
-
-
-def _write(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
-    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")

@@ -13,10 +13,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from simcse_tf.models.objectives import Objective, Views, taught, unit
-
-# Vanishes in a softmax.
-_MASKED = -1e4
+from simcse_tf.models.objectives import MASKED, Objective, Views, by_view, taught, unit
 
 
 def vector_distance(vectors: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
@@ -73,7 +70,7 @@ def listwise(
     is_own = tf.one_hot(own, tf.shape(candidates)[0], True, False)
 
     def logits(x: tf.Tensor, y: tf.Tensor, temperature: float) -> tf.Tensor:
-        return tf.where(is_own, _MASKED, tf.matmul(unit(x), unit(y), transpose_b=True) / temperature)
+        return tf.where(is_own, MASKED, tf.matmul(unit(x), unit(y), transpose_b=True) / temperature)
 
     wanted = tf.nn.softmax(logits(teacher_anchors, teacher_candidates, teacher_temperature))
     found = logits(anchors, candidates, temperature)
@@ -125,11 +122,13 @@ class Distillation(Objective):
         if self.vectors_weight:
             losses += self.vectors_weight * vector_distance(_in_the_teachers_space(local), taught(local))
         if self.listwise_weight:
+            # Positives first, then view by view, as in InfoNCE; of single texts, which have none, the texts.
+            candidates = slice(1, None) if local.vectors.shape[1] > 1 else slice(1)
             losses += self.listwise_weight * listwise(
                 local.vectors[:, 0],
-                _candidates(gathered.vectors),
+                by_view(gathered.vectors, candidates),
                 taught(local)[:, 0],
-                _candidates(taught(gathered)),
+                by_view(taught(gathered), candidates),
                 tf.range(tf.shape(local.vectors)[0]) + row_offset,
                 teacher_temperature=self.teacher_temperature,
                 temperature=self.temperature,
@@ -145,15 +144,6 @@ class Distillation(Objective):
         if isinstance(config["objective"], dict):
             config = config | {"objective": keras.saving.deserialize_keras_object(config["objective"])}
         return cls(**config)
-
-
-def _candidates(views: tf.Tensor) -> tf.Tensor:
-    """What an anchor is compared with: positives first, then view by view, as in `info_nce`; anchors of single texts.
-
-    `(m, views, dim)` to `((views - 1) m, dim)`.
-    """
-    first, *others = tf.unstack(views, axis=1)
-    return tf.concat(others or [first], axis=0)
 
 
 def _in_the_teachers_space(local: Views) -> tf.Tensor:

@@ -156,6 +156,10 @@ class Encoder(keras.Model):
         hidden = self._hidden_states(inputs, pooler, training, pack, snapshot)
         return pooler.pool([tf.cast(h, tf.float32) for h in hidden], inputs["padding_mask"])
 
+    def headed(self, pooled: tf.Tensor) -> tf.Tensor:
+        """What the head makes of `pooled` vectors; without a head they themselves."""
+        return pooled if self.head is None else self.head(pooled)
+
     def _hidden_states(
         self,
         inputs: dict[str, tf.Tensor],
@@ -256,7 +260,7 @@ class Encoder(keras.Model):
 
     def _both(self, text: tf.Tensor) -> tf.Tensor:
         pooled = self.pooled(tokenize(self.tokenizer, text, max_length=self.max_length))
-        return self.finished(tf.stack([pooled, pooled if self.head is None else self.head(pooled)]))
+        return self.finished(tf.stack([pooled, self.headed(pooled)]))
 
 
 def _head(dim: int) -> keras.Sequential:

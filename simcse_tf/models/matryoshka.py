@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simcse_tf.config import check_sizes
 from simcse_tf.errors import UserError
-from simcse_tf.models.objectives import Objective, Views, unit
+from simcse_tf.models.objectives import Objective, Views, nested, unit
 
 
 def shortened(vectors: tf.Tensor, dim: int) -> tf.Tensor:
@@ -90,15 +90,9 @@ class Matryoshka(Objective):
 
 def sizes_of(objective: Any) -> tuple[int, ...]:
     """The sizes at which an objective, or one inside it, compares vectors; none if it knows but one."""
-    while objective is not None and not isinstance(objective, Matryoshka):
-        objective = getattr(objective, "objective", None)
-    return () if objective is None else objective.sizes
+    return next((each.sizes for each in nested(objective) if isinstance(each, Matryoshka)), ())
 
 
 def _first(size: int, views: Views) -> Views:
-    without, queue = views.without_dropout, views.queue
-    return views._replace(
-        vectors=views.vectors[..., :size],
-        without_dropout=None if without is None else without[:, :size],
-        queue=None if queue is None else queue._replace(vectors=queue.vectors[:, :size]),
-    )
+    # What else is compared with the vectors, an objective cuts to their length itself.
+    return views._replace(vectors=views.vectors[..., :size])

@@ -24,7 +24,7 @@ from simcse_tf.data.columns import Target
 from simcse_tf.errors import UserError
 
 # Vanishes in a softmax. The logits are float32 whatever the encoder's precision: `unit` makes them so.
-_MASKED = -1e4
+MASKED = -1e4
 
 
 def unit(x: tf.Tensor) -> tf.Tensor:
@@ -83,11 +83,11 @@ def info_nce(
     if added is not None:
         values += added
     if excluded is not None:
-        values = tf.where(excluded & ~is_own, _MASKED, values)
+        values = tf.where(excluded & ~is_own, MASKED, values)
     if not decoupled:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=values)
-    negatives = tf.reduce_logsumexp(tf.where(is_own, _MASKED, values), axis=1)
-    return tf.where(negatives > _MASKED / 2, negatives - tf.gather(values, own, batch_dims=1), 0.0)
+    negatives = tf.reduce_logsumexp(tf.where(is_own, MASKED, values), axis=1)
+    return tf.where(negatives > MASKED / 2, negatives - tf.gather(values, own, batch_dims=1), 0.0)
 
 
 def _arccon(cosines: tf.Tensor, is_own: tf.Tensor, margin: float) -> tf.Tensor:
@@ -186,7 +186,7 @@ def cosent(left: tf.Tensor, right: tf.Tensor, scores: tf.Tensor, *, temperature:
     """
     cosines = tf.reduce_sum(unit(left) * unit(right), axis=-1) / temperature
     is_order = scores[:, tf.newaxis] > scores[tf.newaxis, :]
-    differences = tf.where(is_order, cosines[tf.newaxis, :] - cosines[:, tf.newaxis], _MASKED)
+    differences = tf.where(is_order, cosines[tf.newaxis, :] - cosines[:, tf.newaxis], MASKED)
     # softplus(x) is log(1 + exp(x)).
     return tf.math.softplus(tf.reduce_logsumexp(differences))
 
@@ -369,7 +369,7 @@ class InfoNCE(Objective):
         """What the anchors of a direction are compared with; the own pair is in column `own`."""
         view, other = _DIRECTIONS[direction]
         views = slice(1, None) if direction == "a2p" else slice(other, other + 1)
-        anchors, candidates = local.vectors[:, view], _by_view(gathered.vectors, views)
+        anchors, candidates = local.vectors[:, view], by_view(gathered.vectors, views)
         off_dropout = gathered.without_dropout is not None
         if off_dropout:
             if self.directions != ("a2p",) or gathered.vectors.shape[1] > 2:
@@ -514,7 +514,7 @@ def same_text(local: Views, gathered: Views, views: slice = slice(1, None)) -> t
     Returns:
         `(n, views m)` bool: view by view, positives first by default. Each row's own positive is among them.
     """
-    return _is_own_text(local, _by_view(gathered.text_ids, views))
+    return _is_own_text(local, by_view(gathered.text_ids, views))
 
 
 def same_class(local: Views, gathered: Views, views: slice = slice(1, None)) -> tf.Tensor:
@@ -541,17 +541,19 @@ def _is_own_text(local: Views, text_ids: tf.Tensor) -> tf.Tensor:
     return (anchors == text_ids) | (positives == text_ids)
 
 
-def _by_view(x: tf.Tensor, views: slice) -> tf.Tensor:
+def by_view(x: tf.Tensor, views: slice) -> tf.Tensor:
     """Some views under each other, first the first view of all rows: `(m, views, ...)` to `(views m, ...)`."""
     chosen = tf.unstack(x, axis=1)[views]
     return chosen[0] if len(chosen) == 1 else tf.concat(chosen, axis=0)
 
 
-def innermost(objective: Any) -> Any:
-    """What compares the rows, where other objectives are wrapped around it: each has its own as `objective`."""
-    while (inner := getattr(objective, "objective", None)) is not None:
-        objective = inner
-    return objective
+def nested(objective: Any) -> list[Any]:
+    """An objective and those that it is wrapped around, from outside in: each has the next one as `objective`."""
+    found = []
+    while objective is not None:
+        found.append(objective)
+        objective = getattr(objective, "objective", None)
+    return found
 
 
 def as_similar(
@@ -586,7 +588,7 @@ def as_similar(
     Raises:
         ValueError: The batch has no teacher's vectors.
     """
-    own, candidates = taught(local), _by_view(taught(gathered), views)
+    own, candidates = taught(local), by_view(taught(gathered), views)
     pairs = tf.reduce_sum(own[:, 0] * own[:, 1], axis=-1, keepdims=True)
     cosines = tf.matmul(own[:, of], candidates, transpose_b=True)
     return cosines > pairs - margin - relative_margin * tf.abs(pairs)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from simcse_tf.errors import UserError
-from simcse_tf.models.objectives import Objective, Views, unit
+from simcse_tf.models.objectives import MASKED, Objective, Views, unit
 
 
 def dimension_contrast(anchors: tf.Tensor, positives: tf.Tensor, *, temperature: float = 5.0) -> tf.Tensor:
@@ -52,7 +52,7 @@ def uniformity(x: tf.Tensor, *, scale: float = 2.0) -> tf.Tensor:
     x = unit(x)
     m = tf.shape(x)[0]
     # The squared distance between unit vectors is 2 - 2 cos. A vector's with itself vanishes.
-    exponents = tf.linalg.set_diag(2 * scale * (tf.matmul(x, x, transpose_b=True) - 1), tf.fill([m], -1e4))
+    exponents = tf.linalg.set_diag(2 * scale * (tf.matmul(x, x, transpose_b=True) - 1), tf.fill([m], MASKED))
     return tf.reduce_logsumexp(exponents) - tf.math.log(tf.cast(m * (m - 1), tf.float32))
 
 

@@ -36,6 +36,7 @@ import numpy as np
 
 from simcse_tf import runs
 from simcse_tf.config import TrainConfig
+from simcse_tf.data import json_lines
 from simcse_tf.data.columns import names_of_views
 from simcse_tf.data.held_out import HeldOut
 from simcse_tf.errors import UserError
@@ -164,9 +165,8 @@ class RunDirectory:
         """Keeps the rows that are held out of training."""
         names = names_of_views(len(held.rows[0]))
         for file, rows in ((runs.HELD_OUT, held.rows), (runs.HELD_OUT_TEST, held.test)):
-            lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows)
             if rows:
-                write_whole(self.path / file, "".join(f"{line}\n" for line in lines))
+                write_whole(self.path / file, json_lines.written(names, rows))
 
     def write_watched(self, watched: Watched) -> None:
         """Keeps the texts that are watched."""

@@ -59,9 +59,7 @@ class MomentumQueue(keras.layers.Layer):
         # Every replica computes the same, and assigns it to its own copy of a variable.
         for own, other in zip(self.average.backbone.weights, encoder.backbone.weights, strict=True):
             own.assign(self.momentum * tf.convert_to_tensor(own) + (1 - self.momentum) * tf.convert_to_tensor(other))
-        vectors = self.average.pooled(inputs, pack=pack)
-        if encoder.head is not None:
-            vectors = encoder.head(vectors)
+        vectors = encoder.headed(self.average.pooled(inputs, pack=pack))
         size = self.text_ids.shape[0]
         for queue, new in ((self.vectors, unit(vectors)), (self.text_ids, text_ids)):
             queue.assign(tf.concat([replicas.gather(new), tf.convert_to_tensor(queue)], axis=0)[:size])

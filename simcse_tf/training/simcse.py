@@ -19,7 +19,7 @@ from simcse_tf.formats import presets
 from simcse_tf.formats.encoders import SentenceEncoder, load_encoder
 from simcse_tf.models.encoder import check_length
 from simcse_tf.models.matryoshka import Matryoshka, sizes_of
-from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, innermost
+from simcse_tf.models.objectives import InfoNCE, Objective, Queue, Views, count_false_negatives, nested
 from simcse_tf.serving.compact import check_dim
 from simcse_tf.training import gradcache, replicas, teaching
 from simcse_tf.training.compute import keep_freed_memory
@@ -165,7 +165,7 @@ class SimCSE(replicas.Model):
         self._check_objective()
         self._queue = None if queue_size is None else MomentumQueue(encoder, queue_size, queue_momentum)
         if learn_temperature:
-            start = keras.initializers.Constant(math.log(innermost(self.objective).temperature))
+            start = keras.initializers.Constant(math.log(nested(self.objective)[-1].temperature))
             self._log_temperature = self.add_weight(name="log_temperature", shape=(), initializer=start)
         # A function: Keras would take a model among the attributes for a part of this one.
         self._taught = None if teacher is None else functools.partial(teaching.vectors_of_texts, teacher)
@@ -179,7 +179,7 @@ class SimCSE(replicas.Model):
 
     def _check_objective(self) -> None:
         """Checks that the objective has a use for what this model gives it."""
-        inner = innermost(self.objective)
+        inner = nested(self.objective)[-1]
         for name in ("off_dropout", "queue_size", "learn_temperature"):
             if getattr(self, name) and not isinstance(inner, InfoNCE):
                 raise UserError(f"`{name}`: a part of InfoNCE, not of {_name(inner)}. Omit it.")
@@ -412,7 +412,7 @@ class SimCSE(replicas.Model):
             return x
         self._check_rows(rows.texts.shape[1], None if rows.targets is None else rows.targets.dtype)
         batch_size = min(batch_size or _BATCH_SIZE, len(rows))
-        for one in (self.objective, innermost(self.objective)):
+        for one in nested(self.objective):
             if batch_size < 2 and getattr(one, "compares_rows", False):
                 raise UserError(f"{batch_size} row in a batch: {_name(one)} needs at least 2, which it compares.")
         if self._taught is not None:
@@ -434,7 +434,7 @@ class SimCSE(replicas.Model):
     def _check_rows(self, views: int, numbers: Any) -> None:
         """Checks that the objective can do something with rows of so many texts, and numbers of such a type."""
         target = getattr(self.objective, "target", None)
-        name = _name(innermost(self.objective))
+        name = _name(nested(self.objective)[-1])
         if target == "score" and (views != 2 or numbers is None):
             raise UserError(f"{name} needs rows of two texts and a score: fit([(text, text, 0.8), ...]).")
         if self.off_dropout and (views != 1 or numbers is not None):
@@ -570,9 +570,7 @@ class SimCSE(replicas.Model):
         vectors = self(batch, training=True)
         if not self.off_dropout:
             return vectors
-        without = self.encoder.pooled(_anchors(batch), pack=self.pack)
-        if self.encoder.head is not None:
-            without = self.encoder.head(without)
+        without = self.encoder.headed(self.encoder.pooled(_anchors(batch), pack=self.pack))
         return tf.concat([vectors, without[:, tf.newaxis]], axis=1)
 
     def _report(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -611,11 +609,7 @@ class SimCSE(replicas.Model):
 
 def _learns_vectors(objective: Any) -> bool:
     """Whether an objective, or what it is wrapped around, learns a teacher's vectors themselves."""
-    while objective is not None:
-        if getattr(objective, "vectors_weight", 0):
-            return True
-        objective = getattr(objective, "objective", None)
-    return False
+    return any(getattr(each, "vectors_weight", 0) for each in nested(objective))
 
 
 def _projection(dim: int, teacher_dim: int) -> keras.layers.Dense:

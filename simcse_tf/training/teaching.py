@@ -18,6 +18,7 @@ from simcse_tf.config import TrainConfig
 from simcse_tf.data.columns import names_of_views
 from simcse_tf.data.sources import Scan, Source
 from simcse_tf.data.strings import PromptName
+from simcse_tf.evaluation.embedding import with_prompts
 
 # In the run directory.
 DIRECTORY = "teacher"
@@ -87,11 +88,10 @@ def vectors_of_texts(teacher: Any, texts: np.ndarray) -> np.ndarray:
     Returns:
         `(n, views, dim)` float32.
     """
+    ask = with_prompts(teacher.encode)
 
     def encoded(view: int) -> np.ndarray:
         column = [text.decode("utf-8", "replace") for text in texts[:, view]]
-        side: PromptName = "passage" if view else "query"
-        prompt = {"prompt_name": side} if side in getattr(teacher, "prompt_names", ()) else {}
-        return teacher.encode(column, **prompt)
+        return ask(column, "passage" if view else "query")
 
     return np.stack([encoded(view) for view in range(texts.shape[1])], axis=1).astype("float32")
