@@ -201,7 +201,10 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
                 allow_custom_value=True,
                 elem_id="learn-base",
             )
-            name = gr.Textbox(label="Call the model", value=jobs.free_name(), max_lines=1, elem_id="learn-name")
+            # What it is called if nothing is typed. As a value, it would replace what a visitor types while the page loads.
+            name = gr.Textbox(
+                label="Call the model", placeholder=jobs.free_name(), max_lines=1, elem_id="learn-name"
+            )
             with gr.Accordion("Settings", open=False):
                 steps = gr.Slider(10, MAX_STEPS, value=Settings.steps, step=10, label="steps", elem_id="learn-steps")
                 temperature = gr.Dropdown(
@@ -282,8 +285,9 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
     def begin(*given: Any) -> tuple[Any, Any]:
         *rows, base, name, steps, temperature, rate, batch = given
         settings = Settings(base, int(steps), temperature or None, rate, batch)
-        job = jobs.start((name or "").strip(), read(*rows), settings)
-        return gr.update(choices=[each.name for each in jobs.all()], value=job.name, visible=True), jobs.free_name()
+        job = jobs.start((name or "").strip() or jobs.free_name(), read(*rows), settings)
+        every = gr.update(choices=[each.name for each in jobs.all()], value=job.name, visible=True)
+        return every, gr.update(value="", placeholder=jobs.free_name())
 
     def end(name: str) -> None:
         jobs.stop(name)
@@ -292,7 +296,7 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
         """The training that runs, or the newest; and a name for the next."""
         every = jobs.all()
         first = next((job for job in every if job.state().what in ("running", "stopping")), every[0] if every else None)
-        return [*look(first.name if first else None, Seen()), jobs.free_name()]
+        return [*look(first.name if first else None, Seen()), gr.update(placeholder=jobs.free_name())]
 
     given = [source, typed, file, columns, base, name, steps, temperature, rate, batch]
     begun = start.click(page_errors(begin), given, [chosen, name], api_visibility="private")

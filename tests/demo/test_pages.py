@@ -425,6 +425,24 @@ def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser,
     page.close()
 
 
+def test_what_a_visitor_types_while_the_page_loads_stays(browser, learning):
+    page = browser.new_page()
+    waiting = []
+    page.route("**/queue/join*", waiting.append)
+    page.goto(f"{learning.address}?tab=learn")
+    tab(page, "Learn")
+    fill(page, "learn-name", "early")
+    fill(page, "learn-text", "a | b")
+    while waiting:
+        waiting.pop().continue_()
+        page.wait_for_timeout(100)
+    page.unroute("**/queue/join*")
+    playwright.expect(page.locator("#learn-name input")).to_have_attribute("placeholder", re.compile("mine-"))
+    assert page.input_value("#learn-name input") == "early"
+    assert page.input_value("#learn-text textarea") == "a | b"
+    page.close()
+
+
 def test_bad_rows_are_refused_in_the_page(browser, learning):
     page = browser.new_page()
     page.goto(f"{learning.address}?tab=learn")
