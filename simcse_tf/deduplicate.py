@@ -25,7 +25,7 @@ from simcse_tf import cli, loading
 from simcse_tf.checks import check_range, require
 from simcse_tf.data import sources, tables
 from simcse_tf.data.mining import distinct
-from simcse_tf.data.rows import Row, checked, lines, suffix
+from simcse_tf.data.rows import Reject, Row, checked, lines, suffix
 from simcse_tf.data.strings import folded
 from simcse_tf.errors import UserError
 from simcse_tf.files import Output, check_writable
@@ -51,6 +51,8 @@ class DeduplicateConfig:
     to: Path
     # The columns that are compared, where they are not those that training would read; joined, for the encoder.
     columns: tuple[str, ...] = ()
+    # Leave out rows that cannot be used, instead of stopping at the first.
+    skip_bad_rows: bool = False
     # Find near repetitions too, by this encoder: a SavedModel, LiteRT, run or Hugging Face directory, a preset name, or
     # a TF Serving address.
     model: str | None = None
@@ -76,11 +78,13 @@ class Texts:
         numbers: `(rows,)` int: the number of each row's text among the distinct ones.
         first: `(rows,)` bool: whether it is there for the first time.
         sha256: Of all of them.
+        bad: Rows of the file that cannot be used; they have no number.
     """
 
     numbers: np.ndarray
     first: np.ndarray
     sha256: str
+    bad: int
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def main(arguments: list[str]) -> None:
         indexer = Indexer(model, str(config.model), batch_size=config.batch_size, console=console)
         found = _near(config, columns, texts, indexer, output.work / "rows", console)
     examples = _write(config, columns, found, output)
-    _report(config, found, examples, console)
+    _report(config, texts, found, examples, console)
     output.publish()
 
 
@@ -157,26 +161,28 @@ def _check(config: DeduplicateConfig, output: Output) -> Row:
 
 def _survey(config: DeduplicateConfig, columns: Row) -> Texts:
     """Reads the file once: a bad row is found now and not in an hour."""
-    keys, digest = array("Q"), hashlib.sha256()
-    for _, row in _rows(config.file, columns):
+    keys, digest, bad = array("Q"), hashlib.sha256(), 0
+
+    def reject(where: str, problem: str, start: str) -> None:
+        nonlocal bad
+        if not config.skip_bad_rows:
+            raise UserError(
+                f'{where}: {problem}; the row starts "{start}". Correct it, or set `skip_bad_rows` to leave such rows '
+                "out and count them."
+            )
+        bad += 1
+
+    for _, row in _rows(config.file, columns, reject):
         joined = " \0 ".join(row)
         keys.append(folded(joined))
         digest.update(f"{joined}\n".encode())
     if not keys:
         raise UserError(f"{config.file}: no row with text in it.")
-    return Texts(*distinct(np.array(keys)), digest.hexdigest())
+    return Texts(*distinct(np.array(keys)), digest.hexdigest(), bad)
 
 
-def _rows(path: Path, columns: Row) -> Iterator[tuple[bytes, Row]]:
-    """The rows of a file as they are in the output, and the texts by which they are compared.
-
-    Raises:
-        UserError: A bad row; names file and line.
-    """
-
-    def reject(where: str, problem: str, start: str) -> None:
-        raise UserError(f'{where}: {problem}; the row starts "{start}". Correct it.')
-
+def _rows(path: Path, columns: Row, on_bad: Reject = lambda *_: None) -> Iterator[tuple[bytes, Row]]:
+    """The rows of a file as they are in the output, and the texts by which they are compared; bad ones are left out."""
     if suffix(path) in _TABLES:
         names = tables.header(path)
         places = [names.index(name) for name in columns]
@@ -185,12 +191,17 @@ def _rows(path: Path, columns: Row) -> Iterator[tuple[bytes, Row]]:
             record = [str(cell) for cell in cells]
             return record, checked((record[i] for i in places), columns)
 
-        for record, row in tables.rows(path, tuple(names), reject, check):
+        for record, row in tables.rows(path, tuple(names), on_bad, check):
             yield tables.written([record], path), row
         return
     # Each line that is not blank gives a row, or is rejected.
     whole = (raw for raw in lines(path) if raw.decode("utf-8", "replace").strip())
-    for raw, row in zip(whole, sources.FORMATS[suffix(path)].rows(path, columns, reject), strict=True):
+
+    def reject(*problem: str) -> None:
+        on_bad(*problem)
+        next(whole)
+
+    for row, raw in zip(sources.FORMATS[suffix(path)].rows(path, columns, reject), whole, strict=True):
         yield raw.rstrip(b"\r\n") + b"\n", row
 
 
@@ -248,7 +259,9 @@ def _sample(of: np.ndarray) -> list[int]:
     return sorted(np.random.default_rng(0).choice(rows, min(len(rows), _SAMPLE), replace=False).tolist())
 
 
-def _report(config: DeduplicateConfig, found: Repetitions, examples: dict[int, str], console: Console) -> None:
+def _report(
+    config: DeduplicateConfig, texts: Texts, found: Repetitions, examples: dict[int, str], console: Console
+) -> None:
     """Shows what was left out, with examples; prints the same as JSON."""
     rows, kept = len(found.exact), int(np.count_nonzero(found.kept))
     exact, near = (int(np.count_nonzero(of >= 0)) for of in (found.exact, found.near))
@@ -261,6 +274,8 @@ def _report(config: DeduplicateConfig, found: Repetitions, examples: dict[int, s
     for label, count in [*counts, ("kept", kept)]:
         shown.add_row(label, f"{count:,}", f"{100 * count / rows:.1f}")
     console.print(shown)
+    if texts.bad:
+        console.print(f"{texts.bad:,} rows that cannot be used were left out before")
     pairs = [
         {
             "text": examples[row],
@@ -278,6 +293,7 @@ def _report(config: DeduplicateConfig, found: Repetitions, examples: dict[int, s
         "to": str(config.to),
         "model": config.model,
         "threshold": config.threshold if config.model is not None else None,
+        "bad_rows": texts.bad,
         "rows": rows,
         "exact": exact,
         "near": near,

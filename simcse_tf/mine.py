@@ -23,7 +23,7 @@ from rich.table import Table
 from simcse_tf import cli, loading
 from simcse_tf.checks import check_range, require
 from simcse_tf.data import json_lines, mining, sources, tables
-from simcse_tf.data.columns import names_of_views
+from simcse_tf.data.columns import names_of_views, only_text
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
 from simcse_tf.files import Output, check_writable, read_json_object, write_whole
@@ -36,8 +36,6 @@ _DESCRIPTION = (
     "positives. The output appears when it is complete; a run that was killed continues with --resume."
 )
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
-# Columns of a corpus that are understood.
-_TEXT = ("text", "sentence")
 # Rows whose anchors are searched for together. What they give is written at once: a kill loses no more.
 _BLOCK = 1024
 _FOUND = "found.json"
@@ -230,16 +228,11 @@ def _open(config: MineConfig) -> tuple[sources.Source, sources.Source | None]:
     if config.corpus is None:
         return pairs, None
     form = sources.file_format(config.corpus, otherwise="`corpus` takes a file.")
-    column = config.corpus_column
-    if form.columns is not None and column is None:
+    columns: Row = () if config.corpus_column is None else (config.corpus_column,)
+    if form.columns is not None and not columns:
         names = form.columns(config.corpus)
-        column = next((name for name in names if name in _TEXT or len(names) == 1), None)
-        if column is None:
-            raise UserError(
-                f"`corpus` {config.corpus}: which of its columns is the text? Name one with `corpus_column`: "
-                f"{', '.join(names)}."
-            )
-    return pairs, sources.open_source(str(config.corpus), columns=(column,) if column else ())
+        columns = only_text(f"`corpus` {config.corpus}", names, "Name it with `corpus_column`.")
+    return pairs, sources.open_source(str(config.corpus), columns=columns)
 
 
 def _say(texts: mining.Texts, config: MineConfig, console: Console) -> None:

@@ -160,6 +160,21 @@ def test_bad_input(tmp_path, monkeypatch, name, content, flags, message):
     assert hidden() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "bad", "kept"),
+    [
+        ("in.txt", b"caf\xe9\na dog\n\nA  dog\n\xff\na cat\n", 2, b"a dog\na cat\n"),
+        ("in.jsonl", b'{"text": "x"}\n{"text": \n{"text": 3}\n{"text": "X"}\n', 2, b'{"text": "x"}\n'),
+        ("in.csv", b"text,i\nx,1\n,2\nX,3\ny,4\n", 1, b"text,i\nx,1\ny,4\n"),
+    ],
+)
+def test_bad_rows_are_left_out_and_counted(run, name, content, bad, kept):
+    written, out = run(content, "--skip-bad-rows", name=name)
+    assert written == kept
+    found = json.loads(out)
+    assert (found["bad_rows"], found["exact"]) == (bad, 1)
+
+
 def test_no_such_file(tmp_path):
     with pytest.raises(UserError, match="none.txt: no such file"):
         deduplicate.main([str(tmp_path / "none.txt"), "--to", str(tmp_path / "x.txt")])

@@ -331,7 +331,7 @@ def test_no_negatives_at_all_is_an_error_that_keeps_the_vectors(run):
         (["pairs.csv", "--corpus", "none.txt"], "none.txt: No such file"),
         (
             ["pairs.csv", "--corpus", "wide.csv"],
-            "which of its columns is the text\\? Name one with `corpus_col",
+            "which of its columns \\(.*\\) is the text\\? Name it with `corpus_col",
         ),
         (["pairs.csv", "--corpus", "wide.csv", "--corpus-column", "c"], "no column 'c'"),
         (["pairs.csv", "--corpus-column", "c"], "`corpus_column` names a column of `corpus`"),

@@ -94,6 +94,25 @@ def choose(where: str, names: Sequence[str] | None, columns: Row, *, takes_all: 
     return Columns(texts, _BESIDE[len(texts)][0] if beside else None, beside)
 
 
+def only_text(where: str, names: Sequence[str] | None, setting: str) -> Row:
+    """The column of a source that has one text in each row.
+
+    Args:
+        where: The source, for messages.
+        names: All of its columns; None if it has none, and then neither has the answer.
+        setting: How a user says which it is, for the message.
+
+    Raises:
+        UserError: It is not clear.
+    """
+    if names is None:
+        return ()
+    found = tuple(name for name in names if name in SINGLE or len(names) == 1)[:1]
+    if not found:
+        raise UserError(f"{where}: which of its columns ({', '.join(names)}) is the text? {setting}")
+    return found
+
+
 def known_texts(names: Sequence[str]) -> Row:
     """Those of a source's columns that by their names are anchor, positive and hard negatives, in this order."""
     for anchor, positive, *negative in SEVERAL:

@@ -17,7 +17,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from simcse_tf.data import documents, json_lines, tables, targets, text, tfds
-from simcse_tf.data.columns import Target, choose
+from simcse_tf.data.columns import Target, choose, only_text
 from simcse_tf.data.published import PUBLISHED, fetch
 from simcse_tf.data.rows import Format, Reject, Row, Rows, lines, suffix
 from simcse_tf.errors import UserError, did_you_mean
@@ -254,9 +254,9 @@ def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:
 def _open_documents(spec: str, path: Path, columns: tuple[str, ...], crops: documents.Crops) -> Source:
     kind = file_format(path, otherwise=f"`data` {documents.PREFIX}FILE takes a file with a document on each line.")
     names = kind.columns(path) if kind.columns else None
-    texts = choose(spec, names, columns, takes_all=kind.takes_all).texts
+    texts = choose(spec, names, columns or only_text(spec, names, "Name it with `columns`.")).texts
     if len(texts) > 1:
-        raise UserError(f"{spec}: which of its columns ({', '.join(texts)}) is the document? Name 1 with `columns`.")
+        raise UserError(f"`columns` {','.join(columns)}: of documents one column is the text. Name 1.")
 
     def read(reject: Reject) -> Rows:
         return documents.stored(kind.rows(path, texts, reject, crops.check))

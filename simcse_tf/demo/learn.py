@@ -201,10 +201,8 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
                 allow_custom_value=True,
                 elem_id="learn-base",
             )
-            # What it is called if nothing is typed. As a value, it would replace what a visitor types while the page loads.
-            name = gr.Textbox(
-                label="Call the model", placeholder=jobs.free_name(), max_lines=1, elem_id="learn-name"
-            )
+            # The placeholder is the name if nothing is typed; as a value it would replace what a visitor types early.
+            name = gr.Textbox(label="Call the model", placeholder=jobs.free_name(), max_lines=1, elem_id="learn-name")
             with gr.Accordion("Settings", open=False):
                 steps = gr.Slider(10, MAX_STEPS, value=Settings.steps, step=10, label="steps", elem_id="learn-steps")
                 temperature = gr.Dropdown(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simcse_tf.data import sources, tfds
-from simcse_tf.data.columns import GRADES, LABELS, SEVERAL, SINGLE, check_columns, choose, known_texts
+from simcse_tf.data.columns import GRADES, LABELS, SEVERAL, SINGLE, check_columns, known_texts, only_text
 from simcse_tf.data.rows import MISSING, BadTextError, Check, Row, checked, first_place, identifier, number, suffix
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import pairs, sts
@@ -346,12 +346,7 @@ def _documents(corpus: Path) -> list[str]:
     """The texts of a file with one in each row."""
     form = sources.file_format(corpus, otherwise="After the + comes a file of documents, one on each line or row.")
     names = form.columns(corpus) if form.columns else None
-    columns = choose(str(corpus), names, (), takes_all=form.takes_all).texts
-    if len(columns) > 1:
-        raise UserError(
-            f"{corpus}:1: which of its columns ({', '.join(columns)}) is the document? Name it text, or give a .txt "
-            "file with one on each line."
-        )
+    columns = only_text(f"{corpus}:1", names, "Name it text, or give a .txt file with one document on each line.")
     return [text for (text,) in _read(corpus, columns, lambda cells, columns: checked(cells, columns))]
 
 

@@ -252,10 +252,9 @@ def _made(run: runs.Run) -> dict[str, Any]:
     """When, how, on what and in which time the run was trained, as far as that is known."""
     if not run.commands:
         return {}
-    # Each command counts its seconds from 0. What one did after its last evaluation is done again by the next.
+    # Each command counts its seconds from 0, and logs every step. Of what is done again the last time alone is there.
     seconds, last = 0.0, 0.0
-    for line in run.evaluations:
-        elapsed = line.get("elapsed_seconds", 0.0)
+    for elapsed in (line["elapsed_seconds"] for line in run.metrics if "elapsed_seconds" in line):
         seconds, last = seconds + (last if elapsed < last else 0.0), elapsed
     return {
         "date": run.commands[0]["date"],

@@ -206,7 +206,7 @@ def test_a_file_of_text_without_the_prefix_stays_one_of_sentences(write):
 
 
 @pytest.mark.parametrize(
-    ("columns", "expected"), [((), "which of its columns (title, body)"), (("title", "body"), "Name 1 with")]
+    ("columns", "expected"), [((), "which of its columns (title, body)"), (("title", "body"), "Name 1.")]
 )
 def test_a_document_is_one_column(write, columns, expected):
     write({"a.csv": "title,body\nx,y\n"})

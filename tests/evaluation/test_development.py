@@ -244,7 +244,7 @@ class TestKinds:
         ("pairs", "corpus", "message"),
         [
             ("a.csv", "none.txt", r"none.txt: No such file.*After the \+"),
-            ("a.csv", "two.csv", r"two.csv:1: which of its columns \(query, document\) is the document"),
+            ("a.csv", "two.csv", r"two.csv:1: which of its columns \(query, document\) is the text"),
             ("a.csv", "bad.csv", r"bad.csv:3: 'text' is empty"),
             ("graded.csv", "good.txt", r"graded.csv\+.*good.txt: graded sets have no corpus. Omit \+"),
             (".", "good.txt", r"has its corpus in it. Omit \+"),
