@@ -153,8 +153,7 @@ def _mined(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
     """Ours, with the hard negatives that the encoder before training finds, as `mine` does by default."""
     pairs = Path(config.data)
     triplets = pairs.with_name("mined.csv")
-    if not triplets.is_file():
-        mine.main([str(pairs), "--model", config.preset, "--to", str(triplets)])
+    mine.main([str(pairs), "--model", config.preset, "--to", str(triplets), "--resume"])
     return _ours(_elsewhere(config, triplets), packages)
 
 
