@@ -66,12 +66,14 @@ class Table:
         base: The training command of plain InfoNCE, its data a file in --shared or `bundled`.
         choices: Flags beside it that set something else than an objective; trained with the first seed, to choose by.
         objectives: Flags beside it; trained with every seed.
+        before: A command whose run begins with the same encoder.
     """
 
     title: str
     base: str
     choices: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ()
+    before: str = "--preset minilm --pooling avg"
 
     def command(self, flags: str = "") -> str:
         """The training command with further flags."""
@@ -108,7 +110,7 @@ TABLES = {
         "Unsupervised, mean pooling: 75 steps on Wikipedia sentences",
         f"unsup-bert-base {_MASKED} --pooling avg --temperature 0.1 --max-steps 75 --eval-every 25 "
         "--data wiki_sentences.txt",
-        choices=("--temperature 0.05",),
+        choices=("--temperature 0.05", "--max-steps 186 --eval-every 62", "--learning-rate 5e-5", "--batch-size 128"),
         objectives=(*_FREE, *_ENCODING, *_PAIRS, *_TEACHER),
     ),
     "bundled": Table(
@@ -128,6 +130,7 @@ TABLES = {
             "--word-repetition 0.32 --negatives queue",
             "--negatives off_dropout:1 --add dimensions",
         ),
+        before="--preset minilm --pooling cls",
     ),
     "supervised": Table(
         "Supervised, mean pooling: 46 steps on SNLI triplets",
@@ -150,7 +153,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder of texts and STS data")
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "objectives", help="documents, and a run at work")
+    build = ROOT / "build" / "objectives"
+    parser.add_argument("--build", type=Path, default=build, help="where documents and the run at work are")
     parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
     parser.add_argument("--cost", action="store_true", help="measure the time of a step instead")
     parser.add_argument("--rounds", type=int, default=20, help="of --cost")
@@ -180,12 +184,12 @@ def main(arguments: list[str]) -> None:
 
 def planned(tables: Sequence[Table], seeds: Sequence[int]) -> list[tuple[str, int | None]]:
     """Commands with their seeds, in the order in which they are made; without a seed, the encoder before training."""
-    found: list[tuple[str, int | None]] = [(table.base, None) for table in tables]
-    found += [(table.command(flags), seeds[0]) for table in tables for flags in table.choices]
+    found: list[tuple[str, int | None]] = [(table.before, None) for table in tables]
+    found += [(table.command(flags), seeds[0]) for table in tables for flags in ("", *table.choices)]
     for some in (seeds[:_FIRST_SEEDS], seeds[_FIRST_SEEDS:]):
         for table in tables:
             found += [(table.command(flags), seed) for flags in ("", *table.objectives) for seed in some]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -221,7 +225,8 @@ def measure_missing(
     took: list[float] = []
     for i, (command, seed) in enumerate(missing):
         left = f", about {median(took) * (len(missing) - i) / 3600:.1f} h left" if took else ""
-        print(f"row {i + 1} of {len(missing)}{left}: {command}, seed {seed}", file=sys.stderr, flush=True)
+        which = "before training" if seed is None else f"seed {seed}"
+        print(f"row {i + 1} of {len(missing)}{left}: {command}, {which}", file=sys.stderr, flush=True)
         began = time.monotonic()
         rows.append({"command": command, "seed": seed, "documents": documents, **measure(command, seed)})
         took.append(time.monotonic() - began)
@@ -242,8 +247,9 @@ def measure(command: str, seed: int | None, shared: Path, documents: Path, to: P
     from simcse_tf.formats import presets
     from simcse_tf.training import keep
 
-    def judge(encoder: SentenceEncoder) -> dict[str, float]:
-        found = docs_search.scores(encoder, documents, shared / "sts", _TASKS)
+    def judge(encoder: SentenceEncoder, **known: float) -> dict[str, float]:
+        tasks = [name for name in _TASKS if name not in known]
+        found = docs_search.scores(encoder, documents, shared / "sts", tasks) | known
         return {name: round(found[name], 4) for name in _FIGURES}
 
     began, config = time.process_time(), configuration(command, seed, shared, to)
@@ -252,10 +258,13 @@ def measure(command: str, seed: int | None, shared: Path, documents: Path, to: P
     else:
         model, _ = docs_search.trained(config)
         run = runs.read(to)
-        last = judge(model.encoder)
-        best = last if run.best["step"] == run.steps else judge(SentenceEncoder.from_preset(str(to)))
-        row = {"steps": run.steps, "best_step": run.best["step"], "best": best, "last": last}
+        best, last = run.best, run.evaluations[-1]
+        row = {"steps": run.steps, "best_step": best["step"]}
+        row["last"] = judge(model.encoder, **{"STSB-dev": last["dev"]})
         del model
+        row["best"] = row["last"]
+        if best["step"] < run.steps:
+            row["best"] = judge(SentenceEncoder.from_preset(str(to)), **{"STSB-dev": best["dev"]})
     # The next row begins with the memory of this one.
     keras.backend.clear_session()
     gc.collect()
@@ -289,7 +298,7 @@ def _documents(to: Path) -> Path:
 
 
 def cost(shared: Path, rounds: int) -> dict[str, Any]:
-    """Seconds of whole training steps, a step of each objective in turn on the same batch; the first two not counted."""
+    """Seconds of whole training steps, one of each objective in turn on the same batch; the first two do not count."""
     with cli.lean_imports():
         quiet.import_tensorflow()
     import tensorflow as tf
@@ -327,7 +336,8 @@ def cost_table(found: dict[str, Any]) -> str:
     measured = Measurement("", "", "s", False, found["rounds"])
     lines = ["| flags | s a step | times plain InfoNCE |", "|---|---:|---:|"]
     lines += [
-        f"| {name} | {seconds:.2f} | {measured.ratio(name, _PLAIN):.3f} |" for name, seconds in measured.medians().items()
+        f"| {name} | {seconds:.2f} | {measured.ratio(name, _PLAIN):.3f} |"
+        for name, seconds in measured.medians().items()
     ]
     return "\n".join(lines)
 
@@ -362,9 +372,10 @@ def _scores(table: Table, by_task: dict[Any, dict[str, Any]], found: dict[str, d
         f"| flags | seeds | {' | '.join(_FIGURES.values())} | last step: STS-B test | last step: STS12 |",
         "|---|---:|" + "---:|" * (len(_FIGURES) + 2),
     ]
-    before = by_task.get((table.base, None))
+    before = by_task.get((table.before, None))
     if before is not None:
-        lines.append(f"| before training | | {' | '.join(f'{before["best"][name]:.2f}' for name in _FIGURES)} | | |")
+        cells = [f"{before['best'][name]:.2f}" for name in _FIGURES]
+        lines.append(f"| before training | | {' | '.join(cells)} | | |")
     for flags, of_seeds in found.items():
         cells = [over_seeds([row["best"][name] for row in of_seeds.values()]) for name in _FIGURES]
         cells += [over_seeds([row["last"][name] for row in of_seeds.values()]) for name in ("STSB-test", "STS12")]
@@ -373,10 +384,8 @@ def _scores(table: Table, by_task: dict[Any, dict[str, Any]], found: dict[str, d
 
 
 def _differences(found: dict[str, dict[int, dict[str, Any]]]) -> str:
-    lines = [
-        f"| best step, against plain InfoNCE of the same seed | seeds | {' | '.join(_FIGURES[name] for name in _COMPARED)} |",
-        "|---|---:|" + "---|" * len(_COMPARED),
-    ]
+    names = " | ".join(_FIGURES[name] for name in _COMPARED)
+    lines = [f"| best step, against plain InfoNCE | seeds | {names} |", "|---|---:|" + "---|" * len(_COMPARED)]
     plain = found[""]
     for flags, of_seeds in found.items():
         seeds = [seed for seed in of_seeds if seed in plain]
