@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=20, help="of --cost")
     given = parser.parse_args(arguments)
     if given.table:
-        print(markdown(read(given.rows), read_json(COST) if COST.is_file() else None))
+        print(markdown(read(given.rows), read_cost()))
         return
     if not given.shared.is_dir():
         raise UserError(f"--shared {given.shared}: is not a directory. Expected one with wiki_sentences.txt and sts/.")
@@ -329,6 +329,11 @@ def cost(shared: Path, rounds: int) -> dict[str, Any]:
                 measured.add(name, time.perf_counter() - began)
         print(f"round {i + 1} of {rounds + 2}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
     return {"rounds": measured.rounds, "load_after": round(os.getloadavg()[0], 2)}
+
+
+def read_cost() -> dict[str, Any] | None:
+    """What `cost` found, if it was ever measured."""
+    return read_json(COST) if COST.is_file() else None
 
 
 def cost_table(found: dict[str, Any]) -> str:
