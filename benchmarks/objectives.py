@@ -64,8 +64,8 @@ class Table:
     Attributes:
         title: For people.
         base: The training command of plain InfoNCE, its data a file in --shared or `bundled`.
-        choices: Flags beside it that set something else than an objective; trained with the first seed, to choose by.
-        objectives: Flags beside it; trained with every seed.
+        choices: Flags of settings beside it; trained with the first seed, to choose by.
+        objectives: Flags that are compared with it; trained with every seed.
         before: A command whose run begins with the same encoder.
     """
 
@@ -110,8 +110,8 @@ TABLES = {
         "Unsupervised, mean pooling: 75 steps on Wikipedia sentences",
         f"unsup-bert-base {_MASKED} --pooling avg --temperature 0.1 --max-steps 75 --eval-every 25 "
         "--data wiki_sentences.txt",
-        choices=("--temperature 0.05", "--max-steps 186 --eval-every 62", "--learning-rate 5e-5", "--batch-size 128"),
-        objectives=(*_FREE, *_ENCODING, *_PAIRS, *_TEACHER),
+        choices=("--temperature 0.05", "--learning-rate 5e-5"),
+        objectives=(*_FREE, *_ENCODING, *_PAIRS, "--max-steps 186 --eval-every 62", *_TEACHER),
     ),
     "bundled": Table(
         "The quickstart's bundled sentences, mean pooling",
@@ -170,12 +170,16 @@ def main(arguments: list[str]) -> None:
         write_whole(COST, json.dumps(found, indent=1) + "\n")
         print(cost_table(found))
         return
+    run, tasks = given.build / "run", planned([TABLES[name] for name in given.tables], given.seeds)
+    # What is wrong with a command is found before the first one trains.
+    for command in dict.fromkeys(command for command, _ in tasks):
+        configuration(command, None, given.shared, run).validate()
     documents = _documents(given.build / "documents")
     measure_missing(
         given.rows,
-        planned([TABLES[name] for name in given.tables], given.seeds),
+        tasks,
         sha256(documents)[:12],
-        lambda command, seed: measure(command, seed, given.shared, documents, given.build / "run"),
+        lambda command, seed: measure(command, seed, given.shared, documents, run),
     )
 
 
@@ -185,11 +189,12 @@ def main(arguments: list[str]) -> None:
 def planned(tables: Sequence[Table], seeds: Sequence[int]) -> list[tuple[str, int | None]]:
     """Commands with their seeds, in the order in which they are made; without a seed, the encoder before training."""
     found: list[tuple[str, int | None]] = [(table.before, None) for table in tables]
-    found += [(table.command(flags), seeds[0]) for table in tables for flags in ("", *table.choices)]
-    for some in (seeds[:_FIRST_SEEDS], seeds[_FIRST_SEEDS:]):
+    for some, choosing in ((seeds[:_FIRST_SEEDS], True), (seeds[_FIRST_SEEDS:], False)):
         for table in tables:
-            found += [(table.command(flags), seed) for flags in ("", *table.objectives) for seed in some]
-    return list(dict.fromkeys(found))
+            found += [(table.base, seed) for seed in some]
+            found += [(table.command(flags), seeds[0]) for flags in table.choices if choosing]
+            found += [(table.command(flags), seed) for flags in table.objectives for seed in some]
+    return found
 
 
 def read(path: Path) -> list[dict[str, Any]]:
