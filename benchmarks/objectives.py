@@ -5,8 +5,8 @@ last step, judged on STS-B's development and test set, on STS12, and on the test
 which the docstrings of installed packages are read. Only STS-B's development set selects: the best step, and between
 the settings among a table's `choices`. Rows are kept in benchmarks/objectives.jsonl, a line each: the command continues
 with those that are missing, the first three seeds of everything before the others. A row takes 3 to 4 minutes on 2
-quiet cores, all of them days; one process makes them all, since starting TensorFlow takes as long as a row's
-evaluations.
+quiet cores, by estimate, and all 221 most of a day. One process makes them all, since starting TensorFlow takes as long
+as an evaluation; a row does not depend on those before it.
 
 `--table` prints docs/benchmarks/objectives.md's tables and trains nothing. `--cost` measures instead how long a step of
 each objective takes: one step of each in turn, all in one process, on a quiet machine; about 10 minutes.
