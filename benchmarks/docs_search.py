@@ -25,22 +25,24 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import simcse_tf
-from benchmarks.measurements import OURS
+from benchmarks.measurements import OURS, over_seeds
+from benchmarks.texts import SHARED
 from benchmarks.workers import ROOT, environment
-from simcse_tf import mine, open_source, runs, train
+from simcse_tf import cli, mine, open_source, quiet, runs, train
 from simcse_tf.config import TrainConfig
 from simcse_tf.data.documents import sentences
 from simcse_tf.files import write_whole
 from simcse_tf.formats import presets
 
 _PEER = "sentence-transformers"
-_STS = ROOT.parent / "shared" / "data" / "sts"
+_STS = SHARED / "sts"
 _FIGURES = {"recall@1": "recall@1", "mrr@10": "MRR@10", "STSB-test": "STS-B test", "bundled": "bundled pairs"}
 _THREADS = 2
 
@@ -69,7 +71,7 @@ def main() -> None:
     rows = []
     for i, seed in enumerate(given.seeds):
         to = given.build / f"{given.steps}-steps-seed-{seed}"
-        example = _example()
+        example = load_example()
         if not (to / "documents.txt").is_file():
             example.write_corpus(given.packages, to)
         # In turns, and each is first in its turn: a machine may be slower later.
@@ -87,8 +89,8 @@ def main() -> None:
     print(f"\n{path}")
 
 
-def _example() -> ModuleType:
-    """examples/docs_search.py, which is in no package."""
+def load_example() -> ModuleType:
+    """The functions of examples/docs_search.py, which is in no package."""
     spec = importlib.util.spec_from_file_location("docs_search", ROOT / "examples" / "docs_search.py")
     assert spec is not None
     assert spec.loader is not None
@@ -105,48 +107,62 @@ def _in_a_process(task: dict[str, Any]) -> str:
 
 def _row(who: str, to: str, steps: int, seed: int, sts_dir: str | None, packages: list[str]) -> dict[str, Any]:
     """The scores of one run, and the seconds that its steps took, the first one included."""
-    example = _example()
+    example = load_example()
     config = train.parse(example.training_flags(Path(to), "minilm", steps, seed))
     config = dataclasses.replace(config, export_to=None, report=False, resume=False, overwrite=True)
     seconds, encoder = _WAYS[who](config, packages)
+    test, tasks = Path(to) / "test.csv", ["STSB-test" if sts_dir else "bundled"]
     return {
         "who": who,
         "seed": seed,
         "steps": steps,
         "seconds": round(seconds, 1),
-        "before": _scores(simcse_tf.SentenceEncoder.from_preset("minilm", pooling="avg", head="none"), to, sts_dir),
-        "after": _scores(encoder, to, sts_dir),
+        "before": scores(
+            simcse_tf.SentenceEncoder.from_preset("minilm", pooling="avg", head="none"), test, sts_dir, tasks
+        ),
+        "after": scores(encoder, test, sts_dir, tasks),
     }
 
 
-def _scores(encoder: Any, to: str, sts_dir: str | None) -> dict[str, float]:
-    """Figures by name."""
-    general = "STSB-test" if sts_dir else "bundled"
-    judgement = simcse_tf.evaluate_encoder(encoder, on=f"{to}/test.csv", sts_dir=sts_dir, tasks=[general])
+def scores(encoder: Any, test: Path, sts_dir: Path | str | None, tasks: Sequence[str]) -> dict[str, float]:
+    """Figures by name: of search among the documents of `test`, and of the tasks."""
+    judgement = simcse_tf.evaluate_encoder(encoder, on=test, sts_dir=sts_dir, tasks=tasks)
     ((_, figures),) = judgement.on
     return figures | judgement.scores
 
 
-def _ours(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
-    """As `python -m simcse_tf.train`; its evaluations, which the peer has not, are not counted."""
+def trained(config: TrainConfig) -> tuple[Any, float]:
+    """Trains as `python -m simcse_tf.train` does.
+
+    Returns:
+        The model after the last step, and the seconds that training took without its evaluations.
+    """
     from rich.console import Console
 
-    from simcse_tf import SentenceEncoder
-    from simcse_tf.training import loop, plan, simcse
+    with cli.lean_imports():
+        quiet.import_tensorflow()
+        from simcse_tf.training import loop, plan, simcse
 
-    fit, took = simcse.SimCSE.fit, []
+    fit, models, took = simcse.SimCSE.fit, [], []
 
-    def timed_fit(*args: Any, **kwargs: Any) -> Any:
+    def timed_fit(model: Any, *args: Any, **kwargs: Any) -> Any:
         began = time.perf_counter()
-        history = fit(*args, **kwargs)
+        history = fit(model, *args, **kwargs)
         took.append(time.perf_counter() - began)
+        models.append(model)
         return history
 
-    simcse.SimCSE.fit = timed_fit
-    loop.train(plan.plan(config), Console(stderr=True))
+    console = Console(stderr=True)
+    with mock.patch.object(simcse.SimCSE, "fit", timed_fit):
+        loop.train(plan.plan(config), console, open_teacher=train.locate_teacher(config, console))
     assert config.output_dir is not None
     evaluations = sum(line.get("evaluation_seconds", 0) for line in runs.read_metrics(config.output_dir))
-    return took[0] - evaluations, SentenceEncoder.from_preset(str(config.output_dir))
+    return models[0], took[0] - evaluations
+
+
+def _ours(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
+    """As `python -m simcse_tf.train`; its evaluations, which the peer has not, are not counted."""
+    return trained(config)[1], simcse_tf.SentenceEncoder.from_preset(str(config.output_dir))
 
 
 def _mined(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
@@ -189,7 +205,7 @@ def _whole(config: TrainConfig, packages: list[str]) -> Path:
     path = Path(config.data).with_name("whole.txt")
     if path.is_file():
         return path
-    example, found = _example(), {}
+    example, found = load_example(), {}
     for folder in map(Path, packages):
         for file in sorted(folder.rglob("*.py")):
             name = file.relative_to(folder).as_posix()
@@ -260,17 +276,13 @@ def _table(rows: list[dict[str, Any]]) -> str:
     """Markdown: mean and standard deviation over the seeds."""
     names = [name for name in _FIGURES if name in rows[0]["after"]]
     lines = [f"| | {' | '.join(_FIGURES[name] for name in names)} | seconds |", "|---|" + "---:|" * (len(names) + 1)]
-    cells = [_over_seeds([row["before"][name] for row in rows]) for name in names]
+    cells = [over_seeds([row["before"][name] for row in rows]) for name in names]
     lines.append(f"| before | {' | '.join(cells)} | |")
     for who in dict.fromkeys(row["who"] for row in rows):
         of_it = [row for row in rows if row["who"] == who]
-        cells = [_over_seeds([row["after"][name] for row in of_it]) for name in names]
-        lines.append(f"| {who} | {' | '.join(cells)} | {_over_seeds([row['seconds'] for row in of_it])} |")
+        cells = [over_seeds([row["after"][name] for row in of_it]) for name in names]
+        lines.append(f"| {who} | {' | '.join(cells)} | {over_seeds([row['seconds'] for row in of_it])} |")
     return "\n".join(lines)
-
-
-def _over_seeds(figures: list[float]) -> str:
-    return f"{mean(figures):.2f} ± {stdev(figures) if len(figures) > 1 else 0:.2f}"
 
 
 if __name__ == "__main__":

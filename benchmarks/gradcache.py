@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.texts import SHARED
 from benchmarks.workers import ROOT, resident_memory
 
-_WIKI = ROOT.parent / "shared" / "data" / "wiki_sentences.txt"
+_WIKI = SHARED / "wiki_sentences.txt"
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""What was measured, and what follows from it: medians, the fastest peer, ratios round by round."""
+"""What was measured, and what follows from it: medians, the fastest peer, ratios round by round; means over seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
-from typing import Any
+from statistics import mean, median, stdev
+from typing import Any, NamedTuple
 
 # Ours; other ways to use it are named `simcse_tf, ...`.
 OURS = "simcse_tf"
@@ -62,3 +63,37 @@ class Measurement:
     def from_dict(cls, values: dict[str, Any]) -> Measurement:
         """Reads `to_dict`'s result; what follows from the rounds is computed anew."""
         return cls(**{name: values[name] for name in ("name", "title", "unit", "higher_is_better", "rounds")})
+
+
+class Difference(NamedTuple):
+    """A mean of paired differences, and the ends of its 95 % interval; None of a single pair."""
+
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the interval contains 0: no difference was shown."""
+        return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
+
+
+def paired_difference(figures: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """How much higher figures are than others of the same seeds, by Student's t.
+
+    Args:
+        figures: One for each seed.
+        baseline: Likewise, in the same order of seeds.
+    """
+    from scipy.stats import t
+
+    differences = [a - b for a, b in zip(figures, baseline, strict=True)]
+    middle, n = mean(differences), len(differences)
+    if n < 2:
+        return Difference(middle, None)
+    half = float(t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
+    return Difference(middle, (middle - half, middle + half))
+
+
+def over_seeds(figures: Sequence[float]) -> str:
+    """Mean and standard deviation of a sample, as text; of one figure there is no deviation."""
+    return f"{mean(figures):.2f}" + (f" ± {stdev(figures):.2f}" if len(figures) > 1 else "")

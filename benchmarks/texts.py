@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.workers import ROOT
 
-_SHARED = ROOT.parent / "shared" / "data"
+# Public data that is kept beside the repository; see its README.
+SHARED = ROOT.parent / "shared" / "data"
 # How many words the real texts have, from the shortest to the longest in steps of a tenth.
 _WIKI = (1, 4, 8, 11, 13, 16, 18, 21, 25, 32, 100)
 _PREMISES = (2, 8, 10, 11, 12, 14, 15, 18, 20, 24, 59)
@@ -38,10 +39,10 @@ class Texts:
 
 def prepare(build: Path) -> Texts:
     """Finds the real texts, or generates some; writes those that are derived under `build`."""
-    real = _SHARED.is_dir()
+    real = SHARED.is_dir()
     if not real:
         _generate(build / "generated")
-    data = _SHARED if real else build / "generated"
+    data = SHARED if real else build / "generated"
     texts = Texts(
         real,
         data / "wiki_sentences.txt",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import simcse_tf
-from benchmarks import table
+from benchmarks import objectives, table
 from simcse_tf.config import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,6 +105,13 @@ def test_the_speed_tables_are_the_results():
     readme = README.read_text("utf-8")
     rows = readme[readme.index(results.splitlines()[0]) :].partition("\n\n")[0].splitlines()
     assert set(rows) <= set(results.splitlines())
+
+
+def test_the_tables_of_objectives_are_those_of_the_rows():
+    page = (ROOT / "docs" / "benchmarks" / "objectives.md").read_text("utf-8")
+    assert objectives.markdown(objectives.read(objectives.ROWS), objectives.read_cost()) in page, (
+        "paste the output of python -m benchmarks.objectives --table"
+    )
 
 
 def test_the_lines_that_contributing_builds_on_are_in_the_code():
