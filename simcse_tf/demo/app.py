@@ -12,6 +12,7 @@ from simcse_tf.demo import (
     about,
     before_after,
     compare,
+    duplicates,
     learn,
     map,
     matrix,
@@ -33,7 +34,7 @@ TITLE = "simcse_tf: similarity you can explore"
 # The tabs, in groups of which a phone shows all.
 _GROUPS = {
     "Sentences": {"compare": "Compare", "rank": "Rank", "matrix": "Matrix"},
-    "Files": {"map": "Map", "search": "Search", "size": "Size"},
+    "Files": {"map": "Map", "search": "Search", "duplicates": "Duplicates", "size": "Size"},
     "Training": {"learn": "Learn", "space": "Before and after"},
     "About": {"about": "The model"},
 }
@@ -91,6 +92,7 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
             "matrix": lambda: matrix.build(page),
             "map": lambda: map.build(page, vectors),
             "search": lambda: search.build(page, Indexes(folder)),
+            "duplicates": lambda: duplicates.build(page, vectors, folder),
             "size": lambda: sizes.build(page, vectors),
             "space": lambda: before_after.build(page),
             "about": _build_about,
@@ -218,5 +220,5 @@ def _about_page() -> str:
         "---\nThis page is part of simcse_tf. It runs where you started it and sends nothing anywhere. What you run "
         "goes into the address bar, so that the link can be sent on; uploaded files do not.\n\n"
         'From Python: `gradio_client.Client(ADDRESS).predict(a, b, api_name="/compare")`; also `/rank`, `/matrix`, '
-        "`/map`, `/size`, `/index` and `/search` (the link at the foot of the page lists them)."
+        "`/map`, `/duplicates`, `/size`, `/index` and `/search` (the link at the foot of the page lists them)."
     )

@@ -37,7 +37,11 @@ class Kept(Generic[Thing]):
         with making:
             if (thing := self.find(key)) is not None:
                 return thing
-            thing = make()
+            try:
+                thing = make()
+            except BaseException:
+                self._making.pop(key, None)
+                raise
             with self._lock:
                 self._things[key] = thing
                 while len(self._things) > self._most:

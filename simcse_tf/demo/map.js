@@ -221,7 +221,7 @@ window.simcseMap = (root, data, ask) => {
       });
       const { scores } = got[0];
       const sorted = [...scores].sort((a, b) => a - b);
-      query = { text, at, scores, low: sorted[Math.floor(count * 0.05)] / 1000, high: sorted[count - 1] / 1000 };
+      query = { text, at, scores, low: sorted[Math.floor(count * 0.5)] / 1000, high: sorted[count - 1] / 1000 };
       query.scores = scores.map((s) => s / 1000);
       [anchor, found, chosen] = [-1, got, null];
       likeness().disabled = false;
@@ -355,16 +355,25 @@ window.simcseMap = (root, data, ask) => {
     view.scale = scale;
     redraw();
   };
+  // On screens of many pixels, many dots are drawn in fewer while they move.
+  const sharpen = (still) => {
+    const most = Math.min(2, devicePixelRatio || 1);
+    ratio = still || count <= 10000 ? most : 1;
+    for (const pane of panes) {
+      const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
+      if (pane.image && pane.canvas.width === wide && pane.canvas.height === high) continue;
+      [pane.canvas.width, pane.canvas.height] = [wide, high];
+      pane.image = pane.context.createImageData(wide, high);
+      pane.pixels = new Uint32Array(pane.image.data.buffer);
+    }
+    redraw();
+  };
   const resize = () => {
     const box = panes[0].canvas.getBoundingClientRect();
     if (!box.width || (box.width === width && box.height === height)) return;
     const atWhole = !width || view.scale <= fit() * 1.001;
-    [width, height, ratio] = [box.width, box.height, Math.min(2, devicePixelRatio || 1)];
-    for (const pane of panes) {
-      [pane.canvas.width, pane.canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-      pane.image = pane.context.createImageData(pane.canvas.width, pane.canvas.height);
-      pane.pixels = new Uint32Array(pane.image.data.buffer);
-    }
+    [width, height] = [box.width, box.height];
+    sharpen(true);
     restyle();
     if (atWhole) whole();
     else redraw();
@@ -453,10 +462,11 @@ window.simcseMap = (root, data, ask) => {
         tip.hidden = true;
       }
       if (moved > 4 || others.length) fingers.set(e.pointerId, now);
-      redraw();
+      sharpen(drawing !== null);
     });
     const up = (e) => {
       if (!fingers.delete(e.pointerId)) return;
+      sharpen(true);
       const path = drawing?.path ?? [];
       drawing = null;
       if (e.type === "pointercancel") return redraw();

@@ -16,6 +16,7 @@ from simcse_tf.demo import (
     before_after,
     clusters,
     compare,
+    duplicates,
     layouts,
     map,
     matrix,
@@ -343,6 +344,29 @@ def test_tsne_tells_how_far_it_is(maps):
 def test_a_layout_that_cannot_be_is_refused_before_anything_is_encoded(method, count, message):
     with pytest.raises(UserError, match=message):
         layouts.check(method, count)
+
+
+def test_a_row_goes_if_one_that_is_kept_said_it_before():
+    texts = ["a", "b", " A ", "c", "d"]
+    # c is near to b, which repeats a: so c stays where it is not near to a.
+    pairs = duplicates.Pairs(np.array([[0, 1], [1, 3], [3, 4]]), np.array([0.9, 0.8, 0.7], "float32"))
+    of, cosines = duplicates.repeats(texts, pairs, 0.75)
+    assert of.tolist() == [-1, 0, 0, -1, -1]
+    assert cosines.tolist() == pytest.approx([0, 0.9, 1, 0, 0])
+    assert duplicates.repeats(texts, pairs, 0.65)[0].tolist() == [-1, 0, 0, -1, 3]
+    assert duplicates.repeats(texts, pairs, 0.95)[0].tolist() == [-1, -1, 0, -1, -1]
+
+
+def test_near_rows_are_found_once_for_every_threshold(registry, client):
+    pytest.importorskip("faiss")
+    found = duplicates.Duplicates(Vectors())
+    pairs = found.pairs(LINES, registry.model(), silent)
+    assert found.pairs(LINES, registry.model(), silent) is pairs
+    assert (pairs.rows[:, 0] < pairs.rows[:, 1]).all()
+    vectors = client.encode(LINES)
+    near = np.argwhere(np.triu(vectors @ vectors.T >= 0.6, 1))
+    assert len(pairs.rows) >= min(len(near), len(LINES) * 25)
+    np.testing.assert_allclose(pairs.cosines, (vectors[pairs.rows[:, 0]] * vectors[pairs.rows[:, 1]]).sum(1), atol=1e-5)
 
 
 def test_small_vectors_are_measured_against_whole_ones(registry, client):
