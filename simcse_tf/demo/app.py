@@ -39,8 +39,8 @@ _GROUPS = {
     "About": {"about": "The model"},
 }
 _GROUP_OF = {tab: group for group, tabs in _GROUPS.items() for tab in tabs}
-# What needs no model: it makes one.
-_MAKES_ONE = ("Training", "learn")
+# The tab that needs no model: it makes one.
+_MAKES_ONE = "learn"
 # Seconds after which an open page looks for new versions; and seconds after which uploads are deleted.
 _LOOK_EVERY, _KEEP_FILES = 10, 86_400
 # Fonts that every system has: nothing is fetched from anywhere.
@@ -101,16 +101,17 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
         asking, groups = [], []
         with gr.Tabs(elem_id="tabs") as outer:
             for group, tabs in _GROUPS.items():
-                with gr.Tab(group, id=group, visible=bool(keys) or group in _MAKES_ONE) as shown:
-                    if group not in _MAKES_ONE:
-                        asking.append(shown)
+                # Without a model there is but the group, and in it the tab, that makes one.
+                makes_one = _MAKES_ONE in tabs
+                with gr.Tab(group, id=group, visible=bool(keys) or makes_one) as shown:
+                    asking += [] if makes_one else [shown]
                     with gr.Tabs() as inner:
                         groups.append(inner)
                         for tab, title in tabs.items():
-                            with gr.Tab(title, id=tab, visible=bool(keys) or tab in _MAKES_ONE) as shown:
+                            asks = makes_one and tab != _MAKES_ONE
+                            with gr.Tab(title, id=tab, visible=bool(keys) or not asks) as shown:
                                 built[tab] = fill[tab]()
-                            if group in _MAKES_ONE and tab not in _MAKES_ONE:
-                                asking.append(shown)
+                            asking += [shown] if asks else []
         before, after = built["space"]
         beside = built["map"]
 

@@ -112,10 +112,20 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
     keys = registry.keys()
     with gr.Row():
         before = gr.Dropdown(
-            choices(keys), value=_BEGAN_WITH, label="before", allow_custom_value=True, elem_id="space-before"
+            choices(keys),
+            value=_BEGAN_WITH,
+            label="before",
+            allow_custom_value=True,
+            min_width=280,
+            elem_id="space-before",
         )
         after = gr.Dropdown(
-            keys, value=keys[0] if keys else None, label="after", allow_custom_value=True, elem_id="space-after"
+            keys,
+            value=keys[0] if keys else None,
+            label="after",
+            allow_custom_value=True,
+            min_width=280,
+            elem_id="space-after",
         )
     anchor = gr.Textbox(label="Anchor", value=_ANCHOR, elem_id="space-anchor")
     with gr.Row():

@@ -220,14 +220,14 @@ def _row(row: int, sentence: str, score: str) -> str:
 
 
 _SAMPLE = """The parcel arrived two days late.
-My delivery came two days later than promised.
+The package arrived two days late.
 the parcel  arrived two days late.
 How can I reset my password?
-I forgot my password, how do I set a new one?
+How do I reset my password?
+What do I do when I have forgotten my password?
 The train to Berlin leaves at noon.
-At twelve o'clock the train for Berlin departs.
-The train to Berlin leaves at midnight.
+At noon the train to Berlin leaves.
 Our cat sleeps all day.
 Is there a discount for students?
-Do students pay less?
+Do you have a discount for students?
 The soup needs more salt."""
