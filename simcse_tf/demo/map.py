@@ -110,20 +110,13 @@ class Maps:
         name = hashlib.sha256(repr((key, others, method, [id(model) for model in used])).encode()).hexdigest()
 
         def make() -> Drawn:
-            part = 1 / len(used)
             vectors, points = [], []
             for i, model in enumerate(used):
 
-                def share(of: float, doing: str, begun: float = i * part) -> None:
-                    progress(begun + of * part, doing)
+                def share(of: float, doing: str, before: int = i) -> None:
+                    progress((before + of) / len(used), doing)
 
-                seen = self._vectors.of(texts, model, lambda of, doing, share=share: share(of / 2, doing))
-                laid = self._layouts.get(
-                    (key, model, method),
-                    lambda seen=seen, share=share: layouts.lay_out(
-                        seen, method, lambda of, doing: share(0.5 + of / 2, doing)
-                    ),
-                )
+                seen, laid = self._lay_out(texts, key, model, method, share)
                 vectors.append(seen)
                 points.append(layouts.aligned(laid, points[0]) if points else laid)
             progress(1, "clusters and their words")
@@ -138,6 +131,17 @@ class Maps:
             return Drawn(texts, used, vectors, points, colours, _sent(texts, used, points, colours, labels))
 
         return name, self._drawn.get(name, make)
+
+    def _lay_out(
+        self, texts: list[str], key: str, model: Model, method: str, progress: Callable[[float, str], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors and places of texts under one model; `key` is the texts' digest."""
+        vectors = self._vectors.of(texts, model, lambda share, doing: progress(share / 2, doing))
+
+        def lay_out() -> np.ndarray:
+            return layouts.lay_out(vectors, method, lambda share, doing: progress(0.5 + share / 2, doing))
+
+        return vectors, self._layouts.get((key, model, method), lay_out)
 
     def find(self, name: object) -> Drawn:
         """A map that was drawn.

@@ -537,7 +537,7 @@ def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser,
 def test_what_a_visitor_types_while_the_page_loads_stays(browser, learning):
     page = browser.new_page()
     waiting = []
-    page.route("**/queue/join*", waiting.append)
+    page.route("**/queue/join*", lambda route: waiting.append(route))
     page.goto(f"{learning.address}?tab=learn")
     tab(page, "Learn")
     fill(page, "learn-name", "early")
