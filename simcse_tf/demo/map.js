@@ -340,7 +340,7 @@ window.simcseMap = (root, data, ask) => {
   });
   const [least, most, lowest, highest] = [0, 1, 2, 3].map((k) => Math[k % 2 ? "max" : "min"](...bounds.map((b) => b[k])));
   // Both axes on one scale: as far apart as they look.
-  const fit = () => Math.min((width - 4 * radius - 30) / (most - least || 1), (height - 4 * radius - 30) / (highest - lowest || 1));
+  const fit = () => Math.min(Math.max(9, width - 4 * radius - 30) / (most - least || 1), Math.max(9, height - 4 * radius - 30) / (highest - lowest || 1));
   const whole = () => {
     view.scale = fit();
     view.left = width / 2 - ((least + most) / 2) * view.scale;

@@ -29,8 +29,8 @@ _FINE, _IN_A_FINE_ONE = 64, 25
 _COLOURS, _COLUMNS, _VALUES = 10, 12, 200
 _UNITS = 1_000_000
 _KEPT_LAYOUTS, _KEPT_MAPS = 32, 4
-# Sentences whose neighbours are compared under two models, and of these those that are shown.
-_COMPARED, _CHANGED = 2_000, 20
+# Sentences whose neighbours are compared under two models, of these those that are shown, and of each its neighbours.
+_COMPARED, _CHANGED, _OF_EACH = 2_000, 20, 3
 _NO_MODEL = ""
 # Draws what the server sends for the map whose name is in the page.
 _DRAWS = """
@@ -349,20 +349,19 @@ def _field(asked: object, name: str) -> Any:
 def _changed(drawn: Drawn) -> str:
     """The table of `changed`."""
     one, two = (text.escape(model.key) for model in drawn.models)
-    body = "".join(
-        f'<tr><td class="t">{text.escape(drawn.texts[i])}</td>'
-        + "".join(
-            f'<td class="t"><ul>{"".join(f"<li>{text.escape(drawn.texts[j])}</li>" for j in near[:3])}</ul></td>'
-            for near in (before, after)
+    body = ""
+    for i, before, after in changed(drawn):
+        # Neighbours of both say nothing here.
+        alone = ([j for j in before if j not in after], [j for j in after if j not in before])
+        cells = ("<br>".join(text.escape(drawn.texts[j]) for j in near[:_OF_EACH]) for near in alone)
+        body += (
+            "<tr>" + "".join(f'<td class="t">{cell}</td>' for cell in (text.escape(drawn.texts[i]), *cells)) + "</tr>"
         )
-        + "</tr>"
-        for i, before, after in changed(drawn)
-    )
     if not body:
         return "<p>Every sentence has the same neighbours under both models.</p>"
     return (
         f"<h3>Sentences whose neighbours changed most</h3><table class='bars'><thead><tr><th>sentence</th>"
-        f"<th>nearest under {one}</th><th>nearest under {two}</th></tr></thead><tbody>{body}</tbody></table>"
+        f"<th>near under {one} alone</th><th>near under {two} alone</th></tr></thead><tbody>{body}</tbody></table>"
     )
 
 
