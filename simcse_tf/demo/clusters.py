@@ -53,7 +53,7 @@ def names(texts: Sequence[str], groups: np.ndarray) -> list[str]:
     found = np.asarray((belongs @ words_of_texts).todense())
     shares = found / np.maximum(found.sum(axis=1, keepdims=True), 1)
     weights = shares * np.log1p(found.sum() / count / found.sum(axis=0))
-    words = reader.get_feature_names_out()
-    best = np.argsort(-weights, axis=1, kind="stable")[:, :_WORDS]
+    words = reader.get_feature_names_out().tolist()
+    best = np.argsort(-weights, axis=1, kind="stable")[:, :_WORDS].tolist()
     said = [", ".join(words[i] for i in row if found[group, i] > 1) for group, row in enumerate(best)]
     return [name or instead for name, instead in zip(said, first, strict=True)]

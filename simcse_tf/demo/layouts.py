@@ -127,7 +127,7 @@ def _tsne(vectors: np.ndarray) -> np.ndarray:
 
 
 def _umap(vectors: np.ndarray) -> np.ndarray:
-    from umap import UMAP
+    from umap import UMAP  # pyright: ignore[reportMissingImports]  (the extra is optional)
 
     # Few or equal vectors have no spectrum to begin with.
     init = "spectral" if len(np.unique(vectors, axis=0)) > 15 else "random"
