@@ -97,12 +97,18 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
         "/rank": lambda r: [r.choice(sentences), r.sample(sentences, 20)],
         "/matrix": lambda r: [r.sample(sentences, 10)],
         "/map": lambda r: [r.sample(sentences, 40)],
+        "/duplicates": lambda r: [r.sample(sentences, 40)],
+        "/size": lambda r: [r.sample(sentences, 40), 8 * r.randint(1, 8), r.choice(["float32", "int8", "binary"])],
     }
     bad = {
         "/compare": lambda r: r.choice([["", "a"], ["x" * 100_000, "a"], [5, "a"], ["a", "b", "../../etc"]]),
         "/rank": lambda r: r.choice([["a", []], ["", ["a"]], ["a", ["b"] * 5000], ["a", "no list"]]),
         "/matrix": lambda r: r.choice([[["a"] * 5000], [[]], [[None]], ["<script>alert(1)</script>"]]),
-        "/map": lambda r: r.choice([[["a"]], [sentences[:9], "umap"], [[1, 2, 3, 4]]]),
+        "/map": lambda r: r.choice([[["a"]], [sentences[:9], "spring"], [[1, 2, 3, 4]]]),
+        "/duplicates": lambda r: r.choice([[["a"]], [sentences[:9], 7], [sentences[:9], "high"], [None]]),
+        "/size": lambda r: r.choice(
+            [[["a"], 8], [sentences[:40], 0], [sentences[:40], "many"], [sentences[:40], 8, "x"]]
+        ),
         "/search": lambda r: [r.choice(sentences), "../../etc/passwd"],
     }
 

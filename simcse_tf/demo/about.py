@@ -11,6 +11,27 @@ from simcse_tf.errors import UserError
 from simcse_tf.serving.exported import model_file
 
 _CARD = "README.md"
+# What the fields of a card mean, for people who have not trained one.
+_MEANS = {
+    "architecture": "the network",
+    "parameters": "its weights",
+    "pooling": "how the vectors of a text's tokens become one",
+    "head": "layer on top of that",
+    "longest text": "longest text, in pieces of words",
+    "preset": "the encoder that training began with",
+    "data": "what it was trained on",
+    "loss": "the objective",
+    "temperature": "temperature: the lower, the harder near texts are told apart",
+    "matryoshka": "sizes that its vectors can be cut to",
+    "batch_size": "rows in a step",
+    "learning_rate": "learning rate: how far a step goes",
+    "max_length": "longest text in training",
+    "dropout": "share of the network that each reading leaves out",
+    "epochs": "times through the data",
+    "max_steps": "steps at most",
+    "keep": "share of the starting weights that may be mixed in",
+    "seed": "seed of the random numbers",
+}
 
 
 def card(registry: Registry, key: str | None) -> str:
@@ -36,6 +57,7 @@ def card(registry: Registry, key: str | None) -> str:
         raise UserError(f"{directory / _CARD}: cannot be read ({e}). Export the model again.") from e
     # The head between the two lines of dashes is for programs.
     found = re.sub(r"\A---\n.*?\n---\n", "", found, flags=re.DOTALL)
+    found = re.sub(r"^\| (\w[\w ]*) \|", lambda row: f"| {_MEANS.get(row[1], row[1])} |", found, flags=re.MULTILINE)
     return f"{found}\n\n{version}"
 
 

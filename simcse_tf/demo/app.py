@@ -8,27 +8,39 @@ from typing import Any
 
 import gradio as gr
 
-from simcse_tf.demo import about, before_after, compare, learn, map, matrix, offer, rank, search
+from simcse_tf.demo import (
+    about,
+    before_after,
+    compare,
+    duplicates,
+    learn,
+    map,
+    matrix,
+    offer,
+    pictures,
+    rank,
+    search,
+    sizes,
+)
 from simcse_tf.demo.indexes import Indexes
 from simcse_tf.demo.jobs import Jobs
 from simcse_tf.demo.models import Registry
 from simcse_tf.demo.page import HERE, SLOW, Page, page_errors
+from simcse_tf.demo.vectors import Vectors
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import motion
 
 TITLE = "simcse_tf: similarity you can explore"
-_TABS = {
-    "compare": "Compare",
-    "learn": "Learn",
-    "rank": "Rank",
-    "matrix": "Matrix",
-    "map": "Map",
-    "search": "Search",
-    "space": "Before and after",
-    "about": "About",
+# The tabs, in groups of which a phone shows all.
+_GROUPS = {
+    "Sentences": {"compare": "Compare", "rank": "Rank", "matrix": "Matrix"},
+    "Files": {"map": "Map", "search": "Search", "duplicates": "Duplicates", "size": "Size"},
+    "Training": {"learn": "Learn", "space": "Before and after"},
+    "About": {"about": "The model"},
 }
-# Tabs that need a model: all but the one that makes one.
-_ASKING = len(_TABS) - 1
+_GROUP_OF = {tab: group for group, tabs in _GROUPS.items() for tab in tabs}
+# The tab that needs no model: it makes one.
+_MAKES_ONE = "learn"
 # Seconds after which an open page looks for new versions; and seconds after which uploads are deleted.
 _LOOK_EVERY, _KEEP_FILES = 10, 86_400
 # Fonts that every system has: nothing is fetched from anywhere.
@@ -53,51 +65,62 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
     """
     keys = registry.keys()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, _KEEP_FILES)) as blocks:
-        gr.Markdown(
-            "# simcse_tf\nHow alike are two sentences? Ask a sentence encoder, and see what it was trained to see."
-        )
-        model = gr.Dropdown(
-            keys,
-            value=keys[0] if keys else None,
-            label="model / version",
-            allow_custom_value=True,
-            visible=bool(keys),
-            elem_id="model",
-        )
+        with gr.Row():
+            gr.Markdown(
+                "# simcse_tf\nAsk a sentence encoder how alike two sentences are, and watch one learn.",
+                elem_id="title",
+            )
+            model = gr.Dropdown(
+                keys,
+                value=keys[0] if keys else None,
+                label="model / version",
+                allow_custom_value=True,
+                visible=bool(keys),
+                elem_id="model",
+            )
         page = Page(registry, model)
-        with gr.Group(visible=not keys, elem_id="no-model") as missing:
-            gr.Markdown(offer.how_to(registry.root, trains=jobs is not None), padding=True)
-        export = gr.Button(
-            "Export the base encoder", visible=_base_is_missing(registry), elem_id="export-base", size="sm"
-        )
-        exported = page.picture(elem_id="export-status")
+        with gr.Column(visible=not keys, elem_id="no-model") as missing:
+            gr.HTML(pictures.welcome(), elem_classes=["picture"])
+            gr.Markdown(offer.how_to(registry.root, trains=jobs is not None))
+            export = gr.Button("Export the base encoder", elem_id="export-base", size="sm")
+            exported = page.picture(elem_id="export-status")
+        vectors = Vectors()
         fill = {
             "compare": lambda: compare.build(page),
             "learn": lambda: learn.build(page, jobs) if jobs else gr.Markdown(learn.OFF),
             "rank": lambda: rank.build(page),
             "matrix": lambda: matrix.build(page),
-            "map": lambda: map.build(page),
+            "map": lambda: map.build(page, vectors),
             "search": lambda: search.build(page, Indexes(folder)),
+            "duplicates": lambda: duplicates.build(page, vectors, folder),
+            "size": lambda: sizes.build(page, vectors),
             "space": lambda: before_after.build(page),
             "about": _build_about,
         }
         built: dict[str, Any] = {}
-        asking = []
-        with gr.Tabs(elem_id="tabs") as tabs:
-            for tab, title in _TABS.items():
-                # Training needs no model; all others ask one.
-                with gr.Tab(title, id=tab, visible=bool(keys) or tab == "learn") as shown:
-                    built[tab] = fill[tab]()
-                if tab != "learn":
-                    asking.append(shown)
+        asking, groups = [], []
+        with gr.Tabs(elem_id="tabs") as outer:
+            for group, tabs in _GROUPS.items():
+                # Without a model there is but the group, and in it the tab, that makes one.
+                makes_one = _MAKES_ONE in tabs
+                with gr.Tab(group, id=group, visible=bool(keys) or makes_one) as shown:
+                    asking += [] if makes_one else [shown]
+                    with gr.Tabs() as inner:
+                        groups.append(inner)
+                        for tab, title in tabs.items():
+                            asks = makes_one and tab != _MAKES_ONE
+                            with gr.Tab(title, id=tab, visible=bool(keys) or not asks) as shown:
+                                built[tab] = fill[tab]()
+                            asking += [shown] if asks else []
         before, after = built["space"]
+        beside = built["map"]
 
         seen = gr.State(keys)
-        choices = [model, before, after]
-        changing = [*choices, missing, export, *asking, seen]
+        choices = [model, after, before, beside]
+        changing = [*choices, missing, *asking, seen]
 
-        def look(model: str | None, before: str | None, after: str | None, seen: list[str]) -> list[Any]:
-            return _look(registry, [model, before, after], seen)
+        def look(model: str | None, after: str | None, before: str | None, beside: str | None, seen: list[str]) -> Any:
+            return _look(registry, [model, after, before, beside], seen, len(asking))
 
         def open_link(request: gr.Request) -> list[Any]:
             return _open_link(registry, page, dict(request.query_params))
@@ -105,9 +128,9 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
         looking = {"api_visibility": "private", "show_progress": "hidden"}
         gr.Timer(_LOOK_EVERY).tick(look, [*choices, seen], changing, **looking)
         # What was newest when the server started need not be so when somebody opens the page.
-        opened = blocks.load(lambda seen: _look(registry, [None] * 3, seen), [seen], changing, **looking).then(
-            open_link, None, [tabs, model, *page.links.values()], **looking
-        )
+        opened = blocks.load(
+            lambda seen: _look(registry, [None, None, "", ""], seen, len(asking)), [seen], changing, **looking
+        ).then(open_link, None, [outer, *groups, model, *page.links.values()], **looking)
         opened.then(None, js="() => { simcseOpen(); }")
         # A training has chosen the model that it made.
         model.change(look, [*choices, seen], changing, **looking)
@@ -137,48 +160,53 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
 
 def launch_options() -> dict[str, Any]:
     """How the page looks, for `launch`."""
+    scripts = [HERE / "page.js", HERE / "map.js", motion.SCRIPT]
     return {
         "theme": THEME,
         "css": "".join(path.read_text("utf-8") for path in (HERE / "page.css", motion.STYLE)),
-        "head": "".join(f"<script>{path.read_text('utf-8')}</script>" for path in (HERE / "page.js", motion.SCRIPT)),
+        "head": "".join(f"<script>{path.read_text('utf-8')}</script>" for path in scripts),
         "footer_links": ["api"],
         "run_history": False,
     }
 
 
-def _base_is_missing(registry: Registry) -> bool:
-    return before_after.default_base(registry) is None
+def _look(registry: Registry, chosen: list[str | None], seen: list[str], asking: int) -> list[Any]:
+    """Updates for the choices, and for what shows only with or only without models; none if nothing is new.
 
-
-def _look(registry: Registry, chosen: list[str | None], seen: list[str]) -> list[Any]:
-    """Updates for the choices, and for what shows only with or only without models; none if nothing is new."""
+    Args:
+        registry: The models at hand.
+        chosen: The model, the one after, the one before, the one beside; the last two may be open.
+        seen: The models that a visitor has in the lists.
+        asking: How many tabs need a model.
+    """
     keys = registry.keys()
-    if keys == seen and all(key in keys for key in chosen if key):
-        return [gr.skip()] * (len(chosen) + 2 + _ASKING + 1)
+    if keys == seen and all(key in keys for key in chosen if key) and all(chosen[:2]) == bool(keys):
+        return [gr.skip()] * (len(chosen) + 1 + asking + 1)
     first = keys[0] if keys else None
-    base = before_after.default_base(registry)
-    defaults = [first, base, first]
-    values = [key if key in keys else default for key, default in zip(chosen, defaults, strict=True)]
-    choices = [gr.update(choices=keys, value=value) for value in values]
-    choices[0] = gr.update(choices=keys, value=values[0], visible=bool(keys))
+    model, after = (key if key in keys else first for key in chosen[:2])
+    before, beside = (key if key in keys else "" for key in chosen[2:])
     return [
-        *choices,
+        gr.update(choices=keys, value=model, visible=bool(keys)),
+        gr.update(choices=keys, value=after),
+        gr.update(choices=before_after.choices(keys), value=before),
+        gr.update(choices=map.choices(keys), value=beside),
         gr.update(visible=not keys),
-        gr.update(visible=base is None),
-        *[gr.update(visible=bool(keys))] * _ASKING,
+        *[gr.update(visible=bool(keys))] * asking,
         keys,
     ]
 
 
 def _open_link(registry: Registry, page: Page, query: dict[str, str]) -> list[Any]:
-    """Selects the tab that a link names and fills it in."""
+    """Selects the tab that a link names, in its group, and fills it in."""
     tab = query.get("tab")
-    if tab not in _TABS:
-        return [gr.skip()] * (2 + len(page.links))
+    if tab not in _GROUP_OF:
+        return [gr.skip()] * (2 + len(_GROUPS) + len(page.links))
+    group = _GROUP_OF[tab]
+    inner = [gr.update(selected=tab) if name == group else gr.skip() for name in _GROUPS]
     known = set(registry.keys())
     model = gr.update(value=query["model"]) if query.get("model") in known else gr.skip()
     values = [query.get(name, gr.skip()) if owner == tab else gr.skip() for owner, name in page.links]
-    return [gr.update(selected=tab), model, *values]
+    return [gr.update(selected=group), *inner, model, *values]
 
 
 def _build_about() -> gr.Markdown:
@@ -193,5 +221,5 @@ def _about_page() -> str:
         "---\nThis page is part of simcse_tf. It runs where you started it and sends nothing anywhere. What you run "
         "goes into the address bar, so that the link can be sent on; uploaded files do not.\n\n"
         'From Python: `gradio_client.Client(ADDRESS).predict(a, b, api_name="/compare")`; also `/rank`, `/matrix`, '
-        "`/map`, `/index` and `/search` (the link at the foot of the page lists them)."
+        "`/map`, `/duplicates`, `/size`, `/index` and `/search` (the link at the foot of the page lists them)."
     )

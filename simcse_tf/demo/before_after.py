@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import gradio as gr
+from collections.abc import Callable
 
-from simcse_tf.demo import pictures, text
-from simcse_tf.demo.models import BASE, Model, Registry
+import gradio as gr
+import numpy as np
+
+from simcse_tf.data.sources import open_source
+from simcse_tf.demo import offer, pictures, text
+from simcse_tf.demo.models import Model, Registry
 from simcse_tf.demo.page import SLOW, Page, page_errors
+from simcse_tf.errors import UserError
 from simcse_tf.evaluation import pairs
 from simcse_tf.evaluation.geometry import geometry
 
@@ -14,11 +19,9 @@ _ANCHOR = "Two dogs are running across a snowy field."
 _POSITIVES = "A pair of dogs runs through the snow.\nTwo animals race over a field in winter."
 _NEGATIVES = "Two dogs are asleep on the sofa.\nThe parliament passed the budget.\nTwo cats are running across a road."
 _MOST = 9
-
-
-def default_base(registry: Registry) -> str | None:
-    """The base encoder where there is one."""
-    return next((key for key in registry.newest() if key.startswith(f"{BASE}/")), None)
+# Bundled triplets that are shown.
+_MOVED = 8
+_BEGAN_WITH = ""
 
 
 def angles(model: Model, anchor: str, positives: list[str], negatives: list[str]) -> str:
@@ -51,6 +54,54 @@ def measured(model: Model) -> str:
     )
 
 
+def moved(before: Model, after: Model) -> str:
+    """What training did to the bundled triplets, of which each has an anchor, a positive and a hard negative."""
+    triplets = list(open_source("bundled:triplets").rows())
+    gaps = []
+    for model in (before, after):
+        anchors, positives, negatives = (model.encode(texts) for texts in zip(*triplets, strict=True))
+        gaps.append((anchors * (positives - negatives)).sum(axis=1))
+    change = gaps[1] - gaps[0]
+    most = np.argsort(-np.abs(change), kind="stable")[:_MOVED]
+    rows = "".join(
+        f'<tr><td class="t">{text.escape(triplets[i][0])}</td>'
+        f'<td class="t"><span class="key same"></span>{text.escape(triplets[i][1])}<br>'
+        f'<span class="key unrelated"></span>{text.escape(triplets[i][2])}</td>'
+        f'<td class="s">{gaps[0][i]:+.2f} → <b>{gaps[1][i]:+.2f}</b></td></tr>'
+        for i in most.tolist()
+    )
+    return (
+        f"<h3>Triplets that moved most</h3><p>Of {len(triplets)} bundled triplets, {(gaps[0] > 0).mean():.0%} → "
+        f"<b>{(gaps[1] > 0).mean():.0%}</b> have the anchor nearer to the sentence of the same meaning than to the one "
+        'that only looks like it.</p><table class="bars"><thead><tr><th>anchor</th><th>same meaning, other meaning</th>'
+        f"<th>gap</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def began_with(registry: Registry, after: str, progress: Callable[[float, str], None]) -> str:
+    """What a trained model began with: the same preset, pooled in the same way, exported now if it is not there.
+
+    Returns:
+        Its name on the page.
+
+    Raises:
+        UserError: The model was not trained, does not say from what, or that cannot be exported.
+    """
+    start = registry.start(after)
+    if start is None:
+        raise UserError(
+            f"{after} does not say what it was trained from: it was not trained, or exported by an older version. "
+            "Choose another model, or one to compare it with."
+        )
+    if (found := registry.untrained(start)) is None:
+        progress(0.1, f"exporting what {after} began with, once: about a minute")
+        offer.export(start.preset, registry.root / f"before-{start.name}", pooling=start.pooling)
+        found = registry.untrained(start)
+    if found is None:
+        raise UserError(f"{start.preset} was trained itself, and exported just now. Choose it as the model before.")
+    return found
+
+
 def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
     """Adds the tab; returns its choices of models, which the page keeps up to date."""
     registry = page.registry
@@ -61,10 +112,20 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
     keys = registry.keys()
     with gr.Row():
         before = gr.Dropdown(
-            keys, value=default_base(registry), label="before", allow_custom_value=True, elem_id="space-before"
+            choices(keys),
+            value=_BEGAN_WITH,
+            label="before",
+            allow_custom_value=True,
+            min_width=280,
+            elem_id="space-before",
         )
         after = gr.Dropdown(
-            keys, value=keys[0] if keys else None, label="after", allow_custom_value=True, elem_id="space-after"
+            keys,
+            value=keys[0] if keys else None,
+            label="after",
+            allow_custom_value=True,
+            min_width=280,
+            elem_id="space-after",
         )
     anchor = gr.Textbox(label="Anchor", value=_ANCHOR, elem_id="space-anchor")
     with gr.Row():
@@ -77,15 +138,23 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
     run = gr.Button("Draw the angles", variant="primary", elem_id="space-run")
     result = page.picture(elem_id="space-result")
 
-    def models(before: str | None, after: str | None) -> list[Model]:
-        # Without a base encoder there is still something to see.
-        return [registry.model(key) for key in dict.fromkeys([before, after]) if key]
+    def models(before: str, after: str, progress: gr.Progress) -> list[Model]:
+        last = registry.model(after).key
+        first = before or began_with(registry, last, lambda share, doing: progress(share, desc=doing))
+        return [registry.model(key) for key in dict.fromkeys([first, last])]
 
-    def show(before: str, after: str, anchor: str, positives: str, negatives: str) -> str:
+    def show(
+        before: str,
+        after: str,
+        anchor: str,
+        positives: str,
+        negatives: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands it over
+    ) -> str:
         anchor = text.sentence(anchor, "The anchor")
         alike = text.sentences(positives, "Same meaning", least=1, most=_MOST)
         others = text.sentences(negatives, "Other meaning", least=1, most=_MOST)
-        dials = "".join(angles(model, anchor, alike, others) for model in models(before, after))
+        dials = "".join(angles(model, anchor, alike, others) for model in models(before, after, progress))
         return f'<div class="models">{dials}</div>'
 
     page.run(
@@ -95,19 +164,30 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
         [before, after, anchor, positives, negatives],
         [result],
         {"anchor": anchor, "positives": positives, "negatives": negatives},
+        **SLOW,
     )
     gr.Markdown(
-        "**On the bundled pairs.** Alignment: how far apart pairs of the same meaning are. Uniformity: how evenly all "
-        "sentences spread. Lower is better for both (Wang & Isola 2020). The more the two hills below part, the easier "
-        "the model tells same from different."
+        "**On the bundled pairs and triplets.** Alignment: how far apart pairs of the same meaning are. Uniformity: "
+        "how evenly all sentences spread. Lower is better for both (Wang & Isola 2020). The more the two hills below "
+        "part, the easier the model tells same from different."
     )
     measure = gr.Button("Measure", elem_id="space-measure")
     numbers = page.picture(elem_id="space-numbers")
 
-    def show_numbers(before: str, after: str) -> str:
-        return (
-            f'<div class="models">{"".join(measured(m) for m in models(before, after))}</div>{pictures.legend("all")}'
-        )
+    def show_numbers(
+        before: str,
+        after: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands it over
+    ) -> str:
+        used = models(before, after, progress)
+        both = "".join(measured(model) for model in used)
+        table = moved(*used) if len(used) > 1 else ""
+        return f'<div class="models">{both}</div>{pictures.legend("all")}{table}'
 
     measure.click(page_errors(show_numbers), [before, after], [numbers], api_visibility="private", **SLOW)
     return before, after
+
+
+def choices(keys: list[str]) -> list[tuple[str, str]]:
+    """What may be chosen as the model before: first of all, the one that training began with."""
+    return [("what “after” began with", _BEGAN_WITH), *((key, key) for key in keys)]

@@ -95,7 +95,7 @@ def build(page: Page) -> None:
             label="Sentence B", value=EXAMPLES[0][1], lines=1, max_lines=8, min_width=280, elem_id="compare-b"
         )
     run = gr.Button("Compare", variant="primary", elem_id="compare-run")
-    result = page.picture(elem_id="compare-result")
+    result = page.picture(value=pictures.welcome(), elem_id="compare-result")
 
     def show(a: str, b: str, model: str) -> str:
         return picture(registry, a, b, model)

@@ -45,6 +45,13 @@ begin();
 """
 
 
+# What stands there until then.
+_WAITING = (
+    '<p class="legend">Here your texts will move, some 20 seconds after Start: a dot for each, a line between those '
+    "that belong together, and the curve of what the encoder scores.</p>"
+)
+
+
 class Seen(NamedTuple):
     """What a visitor has on the screen: the names of all trainings, and of one its evaluations and whether it ended."""
 
@@ -228,7 +235,7 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
                 )
                 stop = gr.Button("Stop", variant="stop", elem_id="learn-stop", visible=False, scale=1, min_width=80)
             said = page.picture(elem_id="learn-status")
-            moving = page.picture(elem_id="learn-motion", js_on_load=_MOVES)
+            moving = page.picture(value=_WAITING, elem_id="learn-motion", js_on_load=_MOVES)
     seen = gr.State(Seen())
     timer = gr.Timer(_LOOK_EVERY, active=False)
     shown = [chosen, stop, said, moving, page.model, base, seen, timer]

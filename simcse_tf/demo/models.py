@@ -6,19 +6,19 @@ They are versions of SavedModels and LiteRT models under `saved_models/`, and ad
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simcse_tf.data.strings import PromptName
+from simcse_tf.demo.kept import Kept
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.evaluation import pairs
 from simcse_tf.serving.client import Client
-from simcse_tf.serving.exported import model_file
+from simcse_tf.serving.exported import about, model_file
 
 # Models kept in memory; the one that was not used for the longest time goes first.
 _KEPT = 8
@@ -97,6 +97,18 @@ class _Version(NamedTuple):
     stamp: int
 
 
+class Start(NamedTuple):
+    """What a model was trained from: a preset's name or a directory, and how its vectors were made from its tokens'."""
+
+    preset: str
+    pooling: str
+
+    @property
+    def name(self) -> str:
+        """For people, and for a directory."""
+        return f"{Path(self.preset).name}-{self.pooling}"
+
+
 class Registry:
     """Finds models anew at every look, loads each once.
 
@@ -108,9 +120,7 @@ class Registry:
     def __init__(self, root: Path, addresses: Sequence[str] = ()):
         self.root = root
         self._addresses = tuple(addresses)
-        self._loaded: OrderedDict[tuple[str, _Version], Model] = OrderedDict()
-        self._loading: dict[tuple[str, _Version], threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._loaded: Kept[Model] = Kept(_KEPT)
 
     def keys(self) -> list[str]:
         """Every model: addresses, then the others, last written first, each with its newest version first."""
@@ -147,6 +157,23 @@ class Registry:
         where = self._version(key).where
         return None if key in self._addresses else Path(where)
 
+    def start(self, key: str) -> Start | None:
+        """What a model was trained from; None of one that was not, that does not say it, or at an address."""
+        found = self._about(key).get("trained_from")
+        return Start(**found) if found else None
+
+    def untrained(self, start: Start) -> str | None:
+        """The newest version of what a training began with; None if it is not here."""
+        for key in self.keys():
+            said = self._about(key)
+            if "trained_from" not in said and (said.get("source"), said.get("pooling")) == start:
+                return key
+        return None
+
+    def _about(self, key: str) -> dict[str, Any]:
+        directory = self.directory(key)
+        return about(directory) if directory else {}
+
     def model(self, key: str | None = None) -> Model:
         """Loads a model, or gives the one already loaded.
 
@@ -167,21 +194,8 @@ class Registry:
         if not isinstance(key, str):
             raise UserError(f"model: expected a name, not {type(key).__name__}.")
         key = next((k for k in self.newest() if _name(k) == key), key)
-        entry = (key, self._version(key))
-        with self._lock:
-            loading = self._loading.setdefault(entry, threading.Lock())
-        with loading:
-            with self._lock:
-                if entry in self._loaded:
-                    self._loaded.move_to_end(entry)
-                    return self._loaded[entry]
-            model = Model(key, entry[1].where)
-            with self._lock:
-                self._loaded[entry] = model
-                while len(self._loaded) > _KEPT:
-                    gone, _ = self._loaded.popitem(last=False)
-                    self._loading.pop(gone, None)
-            return model
+        version = self._version(key)
+        return self._loaded.get((key, version), lambda: Model(key, version.where))
 
     def _version(self, key: str) -> _Version:
         found = self._find()

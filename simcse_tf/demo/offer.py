@@ -1,4 +1,4 @@
-"""No model yet: how to make one, and the base encoder at the press of a button."""
+"""Exports at the press of a button: the base encoder where there is no model yet, and what a model began with."""
 
 from __future__ import annotations
 
@@ -28,20 +28,33 @@ def how_to(root: Path, *, trains: bool) -> str:
 
 
 def export_base(root: Path) -> Iterator[str]:
-    """Exports the base encoder in a process of its own; yields what to show while it runs.
+    """Exports the base encoder; yields what to show while it runs.
 
     Raises:
-        UserError: It is already running, or it failed.
+        UserError: An export is running already, or it failed.
+    """
+    yield "<p>Exporting the base encoder: about a minute …</p>"
+    yield f"<p>Exported to {escape(export('minilm', root / BASE))}.</p>"
+
+
+def export(source: str, to: Path, *, pooling: str | None = None) -> str:
+    """Exports a preset or a directory in a process of its own.
+
+    Returns:
+        The new version's directory.
+
+    Raises:
+        UserError: An export is running already, or it failed.
     """
     if not _exporting.acquire(blocking=False):
-        raise UserError("The export is already running. This page shows the model as soon as it is there.")
+        raise UserError("An export is already running. This page shows the model as soon as it is there.")
     try:
-        yield "<p>Exporting the base encoder: about a minute …</p>"
-        command = [sys.executable, "-m", "simcse_tf.export", "minilm", "--to", str(root.absolute() / BASE)]
+        pooled = ["--pooling", pooling] if pooling else []
+        command = [sys.executable, "-m", "simcse_tf.export", source, "--to", str(to.absolute()), *pooled]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise UserError(f"The export failed: {lines[-1][:500]}")
-        yield f"<p>Exported to {escape(done.stdout.strip())}.</p>"
     finally:
         _exporting.release()
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"The export failed: {lines[-1][:500]}")
+    return done.stdout.strip()

@@ -29,5 +29,5 @@ window.simcseOpen = () => {
 // Brings into view what a button has begun, where that is below it.
 window.simcseShow = (id) => {
   const found = document.getElementById(id);
-  if (found && found.getBoundingClientRect().top > innerHeight * 0.8) found.scrollIntoView({ behavior: "smooth" });
+  if (found && found.getBoundingClientRect().top > innerHeight * 0.5) found.scrollIntoView({ behavior: "smooth" });
 };

@@ -65,10 +65,11 @@ class Page:
         names = ["model", *linked]
         pairs = "{" + ", ".join(f"{name}: v[{i}]" for i, name in enumerate(names)) + "}"
         fields = pairs if file is None else f"v.at(-1) ? {{}} : {pairs}"
-        options = {"api_visibility": "private", **options}
+        # One progress bar, where the result will be.
+        options = {"api_visibility": "private", "show_progress_on": outputs[0], **options}
         done = gr.on(triggers, page_errors(fn), list(inputs), list(outputs), **options)
         shown = [self.model, *linked.values(), *([] if file is None else [file])]
-        done.success(None, shown, js=f"(...v) => {{ simcseLink('{tab}', {fields}); }}")
+        done.success(None, shown, js=f"(...v) => {{ simcseLink('{tab}', {fields}); simcseShow('{tab}-result'); }}")
 
 
 def page_errors(fn: Callable) -> Callable:
@@ -87,6 +88,6 @@ def _translated(fn: Callable, text: Callable[[str], str]) -> Callable:
         try:
             return fn(*args, **kwargs)
         except UserError as e:
-            raise gr.Error(text(str(e)), duration=20, print_exception=False) from e
+            raise gr.Error(text(str(e)), duration=10, print_exception=False) from e
 
     return call

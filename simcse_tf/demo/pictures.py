@@ -8,12 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from simcse_tf.demo.models import Reference
-from simcse_tf.demo.text import escape, shorten
+from simcse_tf.demo.text import escape
 
 _LOWEST = -0.2  # the scale's left end; unrelated pairs of these models lie above it
-_WIDTH, _HEIGHT, _MARGIN = 1000, 680, 20
-_CLASSES = 10
 _MARK_WIDTH = 0.17  # of a sentence on the dial, in radians
+
+
+def welcome() -> str:
+    """What this is, in one picture and one line; it stands where the first result will."""
+    shown = [
+        ("1", "same", 0.93, "A pair of dogs chases through the snow."),
+        ("2", "unrelated", 0.05, "The parliament passed the budget."),
+    ]
+    lines = "".join(f'<p><span class="key {which}"></span><b>{n}</b> {said}</p>' for n, which, _, said in shown)
+    return (
+        f'<div class="welcome">{dial([mark[:3] for mark in shown])}<div>'
+        f'<p><span class="key anchor"></span>Two dogs run over a snowy field.</p>{lines}'
+        '<p class="said">A sentence encoder gives every sentence a direction: the closer in meaning, the smaller the '
+        "angle. Its cosine is the score, 1 for the same.</p></div></div>"
+    )
 
 
 def scale(score: float, reference: Reference) -> str:
@@ -94,42 +107,6 @@ def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
         f'<div class="readout" aria-live="polite">Point at a cell, or press Tab and the arrow keys.</div>'
         f'<div class="heat" tabindex="0" role="group" aria-label="similarity of every pair, arrow keys move"><table>'
         f"<thead><tr><td></td>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def scatter(points: np.ndarray, texts: Sequence[str], groups: Sequence[int], names: Sequence[str]) -> str:
-    """Sentences in the plane; `map.js` adds hover, zoom, arrow keys and click.
-
-    Args:
-        points: `(n, 2)`, any range.
-        texts: `n` sentences.
-        groups: `n` indices into `names`, which decide the colour.
-        names: What the colours mean; beyond ten they share the last one.
-    """
-    low, high = points.min(axis=0), points.max(axis=0)
-    # Both axes on one scale: as far apart as they look.
-    room = np.array([_WIDTH, _HEIGHT])
-    placed = (points - (low + high) / 2) * np.min((room - 2 * _MARGIN) / np.maximum(high - low, 1e-9)) + room / 2
-    whole = f"0 0 {_WIDTH} {_HEIGHT}"
-    radius = 9 if len(points) <= 100 else 6 if len(points) <= 1000 else 4
-    circles = "".join(
-        f'<circle cx="{x:.1f}" cy="{_HEIGHT - y:.1f}" class="c{min(g, _CLASSES - 1)}" data-i="{i}" '
-        f'data-t="{escape(shorten(text, 200))}"/>'
-        for i, ((x, y), text, g) in enumerate(zip(placed, texts, groups, strict=True))
-    )
-    keys = "".join(
-        f'<span class="entry"><i class="c{min(i, _CLASSES - 1)}"></i>{escape(shorten(name, 40))}</span>'
-        for i, name in enumerate(names)
-    )
-    return (
-        '<div class="readout" aria-live="polite">Point at a dot to read it, click it for its neighbours; '
-        "or press Tab, the arrow keys and Enter.</div>"
-        '<div class="zoom"><button type="button" data-z="0.8" aria-label="zoom in">+</button>'
-        '<button type="button" data-z="1.25" aria-label="zoom out">&minus;</button>'
-        '<button type="button" data-z="0" aria-label="whole map">whole map</button></div>'
-        f'<svg class="map" style="--r:{radius}px" viewBox="{whole}" data-whole="{whole}" tabindex="0" '
-        f'role="application" aria-label="map of {len(texts)} sentences">{circles}</svg>'
-        f'<p class="legend">{keys}</p>'
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from simcse_tf.demo import pictures, text
+from simcse_tf.demo import given, pictures, text
 from simcse_tf.demo.models import Registry
 from simcse_tf.demo.page import Page, api_errors
 
@@ -38,36 +38,24 @@ def build(page: Page) -> None:
     """Adds the tab and its endpoint."""
     registry = page.registry
     query = gr.Textbox(label="Query", value=_QUERY, elem_id="rank-query")
-    candidates = gr.Textbox(
-        label="Candidates, one a line", value=_CANDIDATES, lines=6, max_lines=14, elem_id="rank-text"
-    )
-    file = gr.File(
-        label="or a file (.txt, .csv, .tsv, .jsonl)",
-        file_types=text.SUFFIXES,
-        type="filepath",
-        height=150,
-        elem_id="rank-file",
-    )
+    form = given.build("rank", "Candidates, one a line", _CANDIDATES)
     run = gr.Button("Rank", variant="primary", elem_id="rank-run")
     result = page.picture(elem_id="rank-result")
 
-    def show(query: str, typed: str, file: str | None, model: str) -> str:
+    def show(query: str, typed: str, file: str | None, column: str | None, model: str) -> str:
         text.sentence(query, "The query")
-        if file:
-            given = text.file_sentences(file, None, least=1, most=text.MAX_CANDIDATES)
-        else:
-            given = text.sentences(typed, "Candidates", least=1, most=text.MAX_CANDIDATES)
-        rows = [(row["candidate"], row["score"]) for row in rank(registry, query, given, model)]
+        candidates = given.read(typed, file, column, what="Candidates", least=1, most=text.MAX_CANDIDATES)
+        rows = [(row["candidate"], row["score"]) for row in rank(registry, query, candidates, model)]
         return pictures.whose(registry.model(model).key) + pictures.bars(rows)
 
     page.run(
         "rank",
         [run.click, query.submit],
         show,
-        [query, candidates, file, page.model],
+        [query, form.typed, form.file, form.column, page.model],
         [result],
-        {"query": query, "candidates": candidates},
-        file=file,
+        {"query": query, "candidates": form.typed},
+        file=form.file,
     )
 
     def endpoint(query: str, candidates: list[str], model: str = "") -> list[dict]:

@@ -14,7 +14,7 @@ from simcse_tf.errors import UserError, did_you_mean
 MAX_CHARACTERS = 5_000
 MAX_CANDIDATES = 1_000
 MAX_MATRIX = 50
-MAX_MAP = 5_000
+MAX_MAP = 50_000
 MAX_INDEX = 200_000
 MAX_TRAIN = 20_000
 # A compressed file may hold a thousand times its size: uploads are plain.

@@ -107,6 +107,19 @@ def write(
     (directory / CARD_FILE).write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def provenance(source: str) -> dict[str, Any]:
+    """What an exported model says of its origin: its `source`, and what that was `trained_from` if it is a run.
+
+    Args:
+        source: As `write` takes it.
+    """
+    said: dict[str, Any] = {"source": source} if source else {}
+    if source and runs.is_run(Path(source)):
+        began = runs.read_config(Path(source))
+        said["trained_from"] = {"preset": began.preset, "pooling": began.pooling}
+    return said
+
+
 def _encoder_rows(encoder: Encoder) -> list[tuple[str, Any]]:
     backbone = encoder.backbone
     head = "dense layer and tanh" if encoder.head_at_inference else "none at inference"

@@ -96,7 +96,7 @@ def write(
     tokenizer.save(str(new / TOKENIZER_FILE))
     shutil.copyfile(EMBEDDER, new / EMBEDDER.name)
     checksums = {file: sha256(new / file) for file in (MODEL_FILE, TOKENIZER_FILE)}
-    about = {"format": "litert", "quantize": quantize, **encoder.about()}
+    about = {"format": "litert", "quantize": quantize, **encoder.about(), **card.provenance(source)}
     about["bytes_read"] = bytes_read(encoder.tokenizer, max_length=encoder.max_length)
     write_json(new / ENCODER_FILE, about | {"sha256": checksums})
     quality = check(encoder, _RUN, new, check_texts(), quantize)

@@ -61,7 +61,7 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
             _write(encoder, directory)
             served_ops.check(directory, target)
             server_files.write_warmup(directory, to.name, plain_texts())
-            write_json(directory / EXTRA / ENCODER_FILE, encoder.about())
+            write_json(directory / EXTRA / ENCODER_FILE, encoder.about() | card.provenance(source))
             added = "The signatures `query` and `passage` do that; `serving_default` and `similarity` add nothing."
             card.write(encoder, directory, name=to.name, source=source, prompts_added_by=added)
             _check(encoder, directory, check_texts())

@@ -1,3 +1,4 @@
+import gzip
 import json
 import shutil
 import subprocess
@@ -10,11 +11,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from simcse_tf.demo import about, before_after, compare, map, matrix, offer, pictures, rank, text
+from simcse_tf.demo import (
+    about,
+    before_after,
+    clusters,
+    compare,
+    duplicates,
+    layouts,
+    map,
+    matrix,
+    offer,
+    pictures,
+    rank,
+    sizes,
+    text,
+)
 from simcse_tf.demo.indexes import Indexes
 from simcse_tf.demo.models import Registry
 from simcse_tf.demo.search import search
+from simcse_tf.demo.vectors import Vectors
 from simcse_tf.errors import UserError
+from tests.conftest import SENTENCES as LINES
 
 SENTENCES = ["a man plays the guitar .", "a woman reads the book .", "the old dog sleeps .", "two birds in a tree ."]
 
@@ -206,53 +223,163 @@ def test_the_matrix_holds_every_pair_in_the_order_of_its_rows(registry, client):
     assert matrix.matrix(registry, given, ordered=False)["sentences"] == given
 
 
-def test_the_map_gives_every_sentence_a_place_and_a_group(registry, client):
-    texts = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
-    found = map.lay_out(registry, texts, None, "pca", None, silent)
-    assert found.points.shape == (12, 2)
-    assert np.isfinite(found.points).all()
-    assert set(found.groups) == set(range(len(found.names)))
-    near = map.neighbours(found, 0)
-    assert len(near) == 10
-    assert texts[0] not in [sentence for sentence, _ in near]
-    assert near[0][1] == pytest.approx(np.sort(client.encode(texts) @ client.encode(texts[0]))[-2], abs=1e-5)
+TWELVE = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
 
 
-def test_a_map_of_equal_sentences_is_no_error(registry):
-    found = map.lay_out(registry, ["a dog"] * 5, None, "pca", None, silent)
-    assert "<circle" in pictures.scatter(found.points, found.texts, found.groups.tolist(), found.names)
+@pytest.fixture
+def maps(registry):
+    pytest.importorskip("faiss")
+    return map.Maps(registry, Vectors())
 
 
-def test_a_map_is_coloured_by_a_column_and_rare_values_share_a_colour(registry):
-    texts = [f"a dog {i}" for i in range(30)]
-    found = map.lay_out(registry, texts, [str(i // 2) for i in range(30)], "pca", None, silent)
+def received(drawn):
+    """What the browser gets."""
+    return json.loads(gzip.decompress(drawn.sent))
+
+
+def test_the_map_gives_every_sentence_a_place_and_a_group(maps, client):
+    name, drawn = maps.draw(TWELVE, {}, "pca", [None], silent)
+    assert maps.find(name) is drawn
+    data = received(drawn)
+    assert data["texts"] == TWELVE
+    ((xs, ys),) = data["points"]
+    assert len(xs) == len(ys) == 12
+    # Both axes have one scale.
+    spread = np.ptp(drawn.points[0], axis=0)
+    assert np.ptp(ys) / np.ptp(xs) == pytest.approx(spread[1] / spread[0], rel=1e-3)
+    (cluster,) = data["colours"]
+    assert set(cluster["codes"]) == set(range(len(cluster["names"])))
+    (near,) = maps.near(drawn, index=0)
+    expected = np.sort(client.encode(TWELVE) @ client.encode(TWELVE[0]))[::-1]
+    assert [score for _, score in near["nearest"]] == pytest.approx(expected[1:11], abs=1e-3)
+    assert 0 not in [i for i, _ in near["nearest"]]
+
+
+def test_a_sentence_that_is_typed_has_a_score_with_every_dot(maps, client):
+    _, drawn = maps.draw(TWELVE, {}, "pca", [None], silent)
+    (found,) = maps.near(drawn, query=TWELVE[3])
+    assert found["nearest"][0] == (3, pytest.approx(1, abs=1e-4))
+    np.testing.assert_allclose(
+        np.array(found["scores"]) / 1000, client.encode(TWELVE) @ client.encode(TWELVE[3]), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "asked", [{"index": 12}, {"index": "0"}, {"query": ""}, {"query": 5}, {"query": "x" * 100_000}]
+)
+def test_a_map_refuses_to_look_for_what_is_not_there(maps, asked):
+    _, drawn = maps.draw(TWELVE, {}, "pca", [None], silent)
+    with pytest.raises(UserError):
+        maps.near(drawn, **asked)
+
+
+@pytest.mark.parametrize("name", [None, 5, "../x", {"a": 1}])
+def test_a_map_that_is_not_held_is_said_to_be(maps, name):
+    with pytest.raises(UserError, match="Draw it again"):
+        maps.find(name)
+
+
+def test_another_colour_is_no_other_layout_and_the_same_map_is_drawn_once(maps, monkeypatch):
+    _, first = maps.draw(TWELVE, {}, "pca", [None], silent)
+    monkeypatch.setattr(layouts, "lay_out", lambda *_: pytest.fail("laid out again"))
+    _, coloured = maps.draw(TWELVE, {"kind": ["a", "b"] * 6}, "pca", [None], silent)
+    assert coloured.points[0] is first.points[0]
+    assert [colour["name"] for colour in received(coloured)["colours"]] == ["cluster", "kind"]
+    assert maps.draw(TWELVE, {}, "pca", [None], silent)[1] is first
+
+
+def test_two_models_give_two_maps_of_which_one_is_turned_like_the_other(maps):
+    _, drawn = maps.draw(TWELVE, {}, "pca", ["tiny/1", "base/1"], silent)
+    data = received(drawn)
+    assert data["models"] == ["tiny/1", "base/1"]
+    assert len(data["points"]) == 2
+    for index, before, after in map.changed(drawn):
+        assert len(before) == len(after) == 10
+        assert index not in before
+        assert set(before) != set(after)
+
+
+def test_turned_and_mirrored_points_are_put_back():
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    np.testing.assert_allclose(layouts.aligned(3 * points @ [[0, 1], [1, 0]] + 5, points), points, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", layouts.methods())
+def test_a_map_of_equal_sentences_is_no_error(maps, method):
+    _, drawn = maps.draw(["a dog"] * 5, {}, method, [None], silent)
+    assert np.isfinite(drawn.points[0]).all()
+    assert drawn.points[0].shape == (5, 2)
+
+
+def test_rare_values_share_a_colour_and_columns_of_many_values_are_none(registry, tmp_path):
+    found = map._grouped("n", [str(i // 2) for i in range(30)])
     assert len(found.names) == 10
     assert found.names[-1] == "6 others"
-    assert found.groups.max() == 9
+    assert found.codes.max() == 9
+    path = tmp_path / "t.csv"
+    path.write_text("id,text,kind,gap\n1,one dog,x,a\n2,two dogs,y,\n3,a cat,x,b\n", "utf-8")
+    assert map.read_columns(path, "text") == {"kind": ["x", "y", "x"]}
 
 
-def test_tsne_tells_how_far_it_is(registry):
-    pytest.importorskip("sklearn")
+def test_clusters_are_named_by_words_that_the_others_do_not_have():
+    texts = ["guitar music", "music guitar band", "fresh bread", "bread oven", "the music of bread"] * 3
+    names = clusters.names(texts, np.array([0, 0, 1, 1, 1] * 3))
+    assert names[0].startswith("guitar")
+    assert "oven" in names[1]
+    assert clusters.names(["?!", "...", "?!"], np.array([0, 1, 0])) == ["?!", "..."]
+
+
+def test_tsne_tells_how_far_it_is(maps):
     shares = []
-    texts = [f"a man {i}" for i in range(12)]
-    found = map.lay_out(registry, texts, None, "tsne", None, lambda share, _: shares.append(share))
-    assert found.points.shape == (12, 2)
+    _, drawn = maps.draw(TWELVE, {}, "tsne", [None], lambda share, _: shares.append(share))
+    assert drawn.points[0].shape == (12, 2)
     assert shares == sorted(shares)
     assert len(shares) > 5
 
 
-def test_a_map_of_equal_sentences_can_be_drawn_by_tsne_too(registry):
-    found = map.lay_out(registry, ["a dog"] * 5, None, "tsne", None, silent)
-    assert np.isfinite(found.points).all()
-    assert found.points.shape == (5, 2)
+@pytest.mark.parametrize(
+    ("method", "count", "message"),
+    [("spring", 4, "expected one of pca"), ("tsne", 20_000, "10,000"), (None, 4, "expected")],
+)
+def test_a_layout_that_cannot_be_is_refused_before_anything_is_encoded(method, count, message):
+    with pytest.raises(UserError, match=message):
+        layouts.check(method, count)
 
 
-def test_a_map_drawn_again_is_the_same(registry):
-    texts = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
-    one, two = (map.lay_out(registry, texts, None, "pca", None, silent) for _ in range(2))
-    np.testing.assert_array_equal(one.points, two.points)
-    np.testing.assert_array_equal(one.groups, two.groups)
-    assert one.names == two.names
+def test_a_row_goes_if_one_that_is_kept_said_it_before():
+    texts = ["a", "b", " A ", "c", "d"]
+    # c is near to b, which repeats a: so c stays where it is not near to a.
+    pairs = duplicates.Pairs(np.array([[0, 1], [1, 3], [3, 4]]), np.array([0.9, 0.8, 0.7], "float32"))
+    of, cosines = duplicates.repeats(texts, pairs, 0.75)
+    assert of.tolist() == [-1, 0, 0, -1, -1]
+    assert cosines.tolist() == pytest.approx([0, 0.9, 1, 0, 0])
+    assert duplicates.repeats(texts, pairs, 0.65)[0].tolist() == [-1, 0, 0, -1, 3]
+    assert duplicates.repeats(texts, pairs, 0.95)[0].tolist() == [-1, -1, 0, -1, -1]
+
+
+def test_near_rows_are_found_once_for_every_threshold(registry, client):
+    pytest.importorskip("faiss")
+    found = duplicates.Duplicates(Vectors())
+    pairs = found.pairs(LINES, registry.model(), silent)
+    assert found.pairs(LINES, registry.model(), silent) is pairs
+    assert (pairs.rows[:, 0] < pairs.rows[:, 1]).all()
+    vectors = client.encode(LINES)
+    near = np.argwhere(np.triu(vectors @ vectors.T >= 0.6, 1))
+    assert len(pairs.rows) >= min(len(near), len(LINES) * 25)
+    np.testing.assert_allclose(pairs.cosines, (vectors[pairs.rows[:, 0]] * vectors[pairs.rows[:, 1]]).sum(1), atol=1e-5)
+
+
+def test_small_vectors_are_measured_against_whole_ones(registry, client):
+    pytest.importorskip("faiss")
+    vectors = client.encode(LINES)
+    whole = sizes.measure(vectors, vectors.shape[1], "float32")
+    assert (whole.recall, whole.bytes) == (1, 4 * vectors.shape[1])
+    small = sizes.measure(vectors, vectors.shape[1] // 2, "int8")
+    bits = sizes.measure(vectors, 8, "binary")
+    assert (small.bytes, bits.bytes) == (vectors.shape[1] // 2, 1)
+    assert bits.recall < small.recall < 1
+    with pytest.raises(UserError, match="no more than that"):
+        sizes.measure(vectors, 10_000, "int8")
 
 
 def test_an_index_answers_as_the_client_does_and_can_be_taken_away(registry, client, tmp_path):
@@ -377,6 +504,35 @@ def test_before_and_after_measures_what_the_evaluation_measures(registry, client
     assert f'data-is="uniformity">{expected.uniformity:.3f}<' in shown
     dials = before_after.angles(registry.model("tiny"), SENTENCES[0], [SENTENCES[1]], [SENTENCES[2]])
     assert f"{client.similarity(SENTENCES[0], SENTENCES[1]):.3f}" in dials
+
+
+def test_the_model_before_is_pooled_as_the_one_after_began(models, tmp_path, monkeypatch):
+    root = tmp_path / "saved_models"
+    for name, said in (
+        ("base", {"source": "minilm", "pooling": "avg"}),
+        ("mine", {"source": "runs/x", "pooling": "cls", "trained_from": {"preset": "minilm", "pooling": "cls"}}),
+    ):
+        shutil.copytree(models / "tiny", root / name)
+        (root / name / "1" / "assets.extra" / "encoder.json").write_text(json.dumps(said), "utf-8")
+
+    def export(source, to, *, pooling):
+        assert (source, to, pooling) == ("minilm", root / "before-minilm-cls", "cls")
+        shutil.copytree(models / "tiny", to)
+        (to / "1" / "assets.extra" / "encoder.json").write_text('{"source": "minilm", "pooling": "cls"}', "utf-8")
+
+    monkeypatch.setattr(offer, "export", export)
+    registry = Registry(root)
+    assert before_after.began_with(registry, "mine/1", silent) == "before-minilm-cls/1"
+    monkeypatch.setattr(offer, "export", lambda *_, **__: pytest.fail("exported again"))
+    assert before_after.began_with(registry, "mine/1", silent) == "before-minilm-cls/1"
+    with pytest.raises(UserError, match="does not say what it was trained from"):
+        before_after.began_with(registry, "base/1", silent)
+
+
+def test_the_triplets_that_training_moved_are_listed(registry):
+    shown = before_after.moved(registry.model("base"), registry.model("tiny"))
+    assert shown.count("<tr>") == 9
+    assert "331 bundled triplets" in shown or "bundled triplets" in shown
 
 
 # No model, and the command

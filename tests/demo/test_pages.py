@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 from pathlib import Path
@@ -61,7 +62,17 @@ def page(browser, demo):
     assert wrong == []
 
 
+GROUPS = {
+    "Files": ("Map", "Search", "Duplicates", "Size"),
+    "Training": ("Learn", "Before and after"),
+    "About": ("The model",),
+}
+
+
 def tab(page, name):
+    """Opens a tab, in its group."""
+    group = next((group for group, names in GROUPS.items() if name in names), "Sentences")
+    page.get_by_role("tab", name=group, exact=True).click()
     page.get_by_role("tab", name=name, exact=True).click()
 
 
@@ -185,45 +196,141 @@ def test_thousands_of_lines_are_refused_in_the_page(page):
     page.get_by_text("3,000 lines; at most 50 are taken").wait_for()
 
 
-def test_the_map_shows_a_dots_text_and_its_neighbours(page, client):
-    texts = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
-    tab(page, "Map")
-    fill(page, "map-text", "\n".join(texts))
-    page.click("#map-run")
-    page.wait_for_selector("#map-result circle")
-    assert page.locator("#map-result circle").count() == 12
-    dot = page.locator("#map-result circle[data-i='0']")
-    dot.hover(force=True)
-    dot.dispatch_event("click")
-    page.wait_for_selector("#map-near tbody tr")
-    assert texts[0] in page.inner_text("#map-near h3")
-    expected = sorted(client.encode(texts) @ client.encode(texts[0]))[-2]
-    assert numbers(page.locator("#map-near tbody tr").first.inner_text())[0] == pytest.approx(expected, abs=6e-4)
+TWELVE = [f"{a} {b}" for a in ("a man", "the dog", "red birds") for b in ("sleeps", "runs", "eats", "sings")]
 
-    whole = page.get_attribute("#map-result svg", "viewBox")
+
+def draw(page):
+    page.click("#map-run")
+    page.wait_for_selector("#map-result canvas")
+    page.locator("#map-result canvas").first.scroll_into_view_if_needed()
+
+
+def dot(page, index):
+    """Where a dot of the map is in the window."""
+    box = page.locator("#map-result canvas").first.bounding_box()
+    x, y = page.evaluate(f"document.querySelector('#map-result .atlas').simcse.at({index})")
+    return box["x"] + x, box["y"] + y
+
+
+def test_the_map_shows_a_dots_text_where_it_is_and_its_neighbours_beside_it(page, client):
+    pytest.importorskip("faiss")
+    tab(page, "Map")
+    fill(page, "map-text", "\n".join(TWELVE))
+    draw(page)
+    page.mouse.move(*dot(page, 0))
+    playwright.expect(page.locator("#map-result .tip")).to_have_text(TWELVE[0])
+    page.mouse.click(*dot(page, 0))
+    page.wait_for_selector("#map-result .list ol li")
+    assert TWELVE[0] in page.inner_text("#map-result .list h4")
+    expected = sorted(client.encode(TWELVE) @ client.encode(TWELVE[0]))[-2]
+    assert numbers(page.locator("#map-result .list li").first.inner_text())[0] == pytest.approx(expected, abs=6e-4)
+
+    # Zooming parts dots; the keyboard moves from one to the next.
+    def apart():
+        (ax, ay), (bx, by) = dot(page, 0), dot(page, 5)
+        return abs(ax - bx) + abs(ay - by)
+
+    before = apart()
     page.get_by_label("zoom in").click()
-    assert page.get_attribute("#map-result svg", "viewBox") != whole
+    assert apart() == pytest.approx(1.4 * before)
     page.get_by_label("whole map").click()
-    assert page.get_attribute("#map-result svg", "viewBox") == whole
-    page.focus("#map-result svg")
-    before = page.inner_text("#map-result .readout")
-    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+    assert apart() == pytest.approx(before)
+    page.locator("#map-result canvas").focus()
+    seen = set()
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
-    page.keyboard.press("ArrowRight")
-    assert page.inner_text("#map-result .readout") in texts
-    assert before in texts
+        seen.add(page.inner_text("#map-result .tip"))
+    assert len(seen) > 1
+    assert seen <= set(TWELVE)
 
 
-def test_the_map_of_a_table_is_coloured_by_a_column(page, tmp_path):
+def test_a_box_on_the_map_selects_sentences_that_are_downloaded(page):
+    pytest.importorskip("faiss")
     tab(page, "Map")
-    upload(
-        page, "map-file", tmp_path / "t.csv", f"text,kind\n{A},people\n{B},people\n{C},animals\n{D},animals\n".encode()
-    )
-    page.locator("#map-colour input").click()
-    page.get_by_role("option", name="kind").click()
-    page.click("#map-run")
-    page.wait_for_selector("#map-result circle")
-    assert page.locator("#map-result .entry").all_inner_texts() == ["animals", "people"]
+    fill(page, "map-text", "\n".join([*TWELVE, 'with a "comma", and <b>']))
+    draw(page)
+    for tool in ("selects a box", "encircles"):
+        page.get_by_label(re.compile(tool)).click()
+        box = page.locator("#map-result canvas").bounding_box()
+        left, top = box["x"] + 3, box["y"] + 3
+        right, bottom = left + box["width"] - 6, top + box["height"] - 6
+        page.mouse.move(left, top)
+        page.mouse.down()
+        for x, y in ((right, top), (right, bottom), (left, bottom)) if tool == "encircles" else ((right, bottom),):
+            page.mouse.move(x, y, steps=3)
+        page.mouse.up()
+        playwright.expect(page.locator("#map-result .list h4")).to_have_text("13 selected")
+        page.locator("#map-result .list").get_by_text("Clear").click()
+        page.mouse.move(0, 0)
+    page.get_by_placeholder("show only").fill("/^(the|red).*s$/")
+    playwright.expect(page.locator("#map-result output")).to_have_text("8 of 13")
+    page.get_by_label(re.compile("selects a box")).click()
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(right, bottom, steps=3)
+    page.mouse.up()
+    with page.expect_download() as download:
+        page.get_by_text("Download CSV").click()
+    rows = list(csv.reader(Path(download.value.path()).read_text("utf-8").splitlines()))
+    assert rows[0] == ["row", "text", "cluster"]
+    assert [row[1] for row in rows[1:]] == TWELVE[4:]
+
+
+def test_a_sentence_lands_on_the_map_while_it_is_typed(page):
+    pytest.importorskip("faiss")
+    tab(page, "Map")
+    fill(page, "map-text", "\n".join(TWELVE))
+    draw(page)
+    page.get_by_placeholder("put a sentence").press_sequentially(TWELVE[5])
+    playwright.expect(page.locator("#map-result .list h4")).to_have_text(f"Nearest to “{TWELVE[5]}”")
+    assert page.locator("#map-result .list li").first.inner_text().split("\n") == ["1.000", TWELVE[5]]
+    page.get_by_label("coloured by").select_option("likeness")
+    assert "1.00" in page.inner_text("#map-result .groups")
+
+
+def test_the_map_of_a_table_is_coloured_by_a_column_and_seen_under_two_models(page, tmp_path):
+    pytest.importorskip("faiss")
+    tab(page, "Map")
+    kinds = ["people", "people", "animals"] * 4
+    table = "text,kind\n" + "".join(f"{each},{kind}\n" for each, kind in zip(TWELVE, kinds, strict=True))
+    upload(page, "map-file", tmp_path / "t.csv", table.encode())
+    playwright.expect(page.locator("#map-text")).to_be_hidden()
+    page.locator("#map-beside input").click()
+    page.get_by_role("option", name="base/1").click()
+    draw(page)
+    assert page.locator("#map-result canvas").count() == 2
+    page.wait_for_selector("#map-changed")
+    page.get_by_label("coloured by").select_option(label="coloured by kind")
+    groups = page.locator("#map-result .groups button")
+    assert groups.all_inner_texts() == ["people\n8", "animals\n4"]
+    groups.first.click()
+    playwright.expect(groups.nth(1)).to_have_attribute("aria-pressed", "false")
+
+
+def test_duplicates_go_over_a_threshold(page, tmp_path):
+    pytest.importorskip("faiss")
+    tab(page, "Duplicates")
+    upload(page, "duplicates-file", tmp_path / "t.csv", f"n,text\n1,{A}\n2,{B}\n3,{A.upper()}\n".encode())
+    page.locator("#duplicates-threshold input[type=number]").fill("1")
+    page.click("#duplicates-run")
+    playwright.expect(page.locator("#duplicates-result")).to_contain_text("1 of 3 rows")
+    page.get_by_text("Take it away").click()
+    page.click("#duplicates-prepare")
+    with page.expect_download() as download:
+        page.locator("#duplicates-download a").first.click()
+    assert download.value.suggested_filename == "t-without-duplicates.csv"
+    assert Path(download.value.path()).read_text("utf-8") == f"n,text\n1,{A}\n2,{B}\n"
+
+
+def test_size_is_measured_on_the_visitors_sentences(page):
+    pytest.importorskip("faiss")
+    tab(page, "Size")
+    page.click("#size-run")
+    page.wait_for_selector("#size-result .score")
+    assert page.locator("#size-result td[style]").count() >= 6
+    first = page.inner_text("#size-result .score")
+    page.locator("#size-bits").get_by_text("binary").click()
+    playwright.expect(page.locator("#size-result .score")).not_to_have_text(first)
 
 
 def test_search_builds_an_index_answers_and_gives_it_away(page, client, tmp_path):
@@ -254,18 +361,20 @@ def test_before_and_after_draws_and_measures_both_models(page, models):
     from simcse_tf.serving.client import Client
 
     tab(page, "Before and after")
+    page.locator("#space-before input").click()
+    page.get_by_role("option", name="base/1").click()
     page.click("#space-run")
     page.wait_for_selector("#space-result svg.dial")
     assert page.locator("#space-result svg.dial").count() == 2
     page.click("#space-measure")
-    page.wait_for_selector("#space-numbers svg.histogram")
+    page.wait_for_selector("#space-numbers svg.histogram", timeout=LONG)
     shown = [float(n) for n in page.locator("#space-numbers [data-is=alignment]").all_inner_texts()]
     expected = [geometry(Client(models / name).encode, bundled()).alignment for name in ("base", "tiny")]
     assert shown == pytest.approx(expected, abs=6e-4)
 
 
 def test_about_shows_the_card_of_the_chosen_model(page):
-    tab(page, "About")
+    tab(page, "The model")
     playwright.expect(page.locator("#about-card")).to_contain_text("Version 1 of tiny")
     page.locator("#model input").click()
     page.get_by_role("option", name="base/1").click()
@@ -428,7 +537,7 @@ def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser,
 def test_what_a_visitor_types_while_the_page_loads_stays(browser, learning):
     page = browser.new_page()
     waiting = []
-    page.route("**/queue/join*", waiting.append)
+    page.route("**/queue/join*", lambda route: waiting.append(route))
     page.goto(f"{learning.address}?tab=learn")
     tab(page, "Learn")
     fill(page, "learn-name", "early")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.conftest import SENTENCES as LINES
 from tests.demo.conftest import ROOT, Demo
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -22,7 +23,7 @@ def api(demo):
 def test_every_endpoint_gives_the_clients_numbers(api, client, tmp_path):
     pytest.importorskip("faiss")
     endpoints = set(api.view_api(return_format="dict", print_info=False)["named_endpoints"])
-    assert endpoints == {"/compare", "/rank", "/matrix", "/map", "/index", "/search"}
+    assert endpoints == {"/compare", "/rank", "/matrix", "/map", "/duplicates", "/size", "/index", "/search"}
 
     assert api.predict(A, B, api_name="/compare")["score"] == pytest.approx(client.similarity(A, B), abs=1e-6)
     ranked = api.predict(A, [B, C, A], api_name="/rank")
@@ -30,6 +31,9 @@ def test_every_endpoint_gives_the_clients_numbers(api, client, tmp_path):
     found = api.predict([A, B, C], api_name="/matrix")
     np.testing.assert_allclose(found["scores"], client.similarity(*[found["sentences"]] * 2), atol=1e-6)
     assert len(api.predict([A, B, C, D], api_name="/map")["points"]) == 4
+    found = api.predict([A, B, A.upper(), C], 1, api_name="/duplicates")
+    assert (found["kept"], found["repeats"]) == ([0, 1, 3], [[2, 0, 1.0]])
+    assert api.predict(LINES, 8, "binary", api_name="/size")["bytes"] == 1
 
     (tmp_path / "lines.txt").write_text("\n".join([A, B, C, D]), "utf-8")
     status, index = api.predict(
@@ -50,7 +54,11 @@ def test_every_endpoint_gives_the_clients_numbers(api, client, tmp_path):
         ("/rank", [A, []], "0 of at least 1"),
         ("/matrix", [[A] * 5000], "5,000 lines; at most 50"),
         ("/map", [[A]], "1 of at least 4"),
-        ("/map", [[A, B, C, D], "umap"], "expected pca or tsne"),
+        ("/map", [[A, B, C, D], "spring"], "expected one of pca"),
+        ("/duplicates", [[A, B], 7], "from 0.6 to 1"),
+        ("/duplicates", [[A], 0.9], "1 of at least 2"),
+        ("/size", [[A] * 30, 10_000], "no more than that"),
+        ("/size", [[A] * 30, 8, "int4"], "float32, int8, binary"),
         ("/search", [A, "../../etc/passwd"], "no longer held here"),
         ("/search", [A, "x", "many"], "expected a whole number"),
     ],
@@ -83,6 +91,16 @@ def post(demo, path, body):
     )
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
+
+
+def test_whatever_a_map_is_asked_it_answers_with_a_reason(demo):
+    with urllib.request.urlopen(f"{demo.address}config") as answer:
+        components = json.load(answer)["components"]
+    number = next(each["id"] for each in components if each["props"].get("elem_id") == "map-result")
+    for function in ("load", "near"):
+        for asked in (None, "x", [], {}, {"map": 5}, {"map": "../x", "index": -1}, {"map": {"a": 1}, "text": 5}):
+            body = {"data": asked, "fn_name": function, "component_id": number, "session_hash": "x"}
+            assert "Draw it again" in post(demo, "component_server/", body)["error"]
 
 
 def test_a_path_on_the_server_is_no_upload(tmp_path):
