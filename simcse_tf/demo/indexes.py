@@ -61,16 +61,14 @@ class Indexes:
         Raises:
             UserError: A bad line, none, too many; faiss is missing.
         """
-        column = column or text.guess_column(path, text.columns(path))
-        total = sum(1 for _ in _sentences(path, column))
-        if total == 0:
-            raise UserError(f"{path.name}: no sentences. Expected one a line.")
+        records = text.records(path, column or text.guess_column(path, text.columns(path)), most=text.MAX_INDEX)
+        total = records.count
         progress(0, total)
         name = secrets.token_urlsafe(12)
         directory = self._folder / name
         client = model.borrow()
         client.build_index(
-            _sentences(path, column), to=directory / "index", progress=lambda done: progress(done, total)
+            records, to=directory / "index", progress=lambda done: progress(done, total)
         )
         built = Built(client, model.key, path.name, total, directory, threading.Lock())
         with self._lock:
@@ -103,16 +101,14 @@ class Indexes:
         Raises:
             UserError: There is no such index.
         """
-        import faiss
-
         built = self.get(name)
         vectors, packed = built.directory / "embeddings.npy", built.directory / "index.zip"
         with built.packing:
             # It may have been deleted while this waited.
             self.get(name)
             if not vectors.exists():
-                index = faiss.read_index(str(built.directory / "index" / "index.faiss"))
-                np.save(vectors, index.reconstruct_n(0, index.ntotal))
+                index = Index(built.directory / "index", built.client.index.fingerprint)
+                np.save(vectors, np.concatenate(list(built.client.index.vectors())))
             if not packed.exists():
                 shutil.make_archive(str(packed.with_suffix("")), "zip", built.directory, "index")
         return [str(vectors), str(packed)]
