@@ -15,14 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from simcse_tf.checks import check_choice, require
-from simcse_tf.data.records import Layout, Record, given_records, open_records
+from simcse_tf.data.records import Layout, Record, Records, given_records, open_records
 from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new
 from simcse_tf.serving import compact
 from simcse_tf.serving.compact import Dtype
 from simcse_tf.serving.exported import is_litert
-from simcse_tf.serving.index import Answer, Index, Writer, read_about
+from simcse_tf.serving.index import About, Answer, Index, Writer, read_about
 from simcse_tf.serving.probes import PROBES
 from simcse_tf.serving.segment import Bits, Kind
 
@@ -181,7 +181,7 @@ class Client:
 
     def build_index(
         self,
-        texts: Iterable[str] | str | Path,
+        texts: Iterable[str] | str | Path | Records,
         *,
         to: str | Path | None = None,
         kind: Kind = "flat",
@@ -219,7 +219,7 @@ class Client:
         prompts = bool(self.prompt_names)
         try:
             with Writer(directory) as writer:
-                spool = self._spool(writer.work("build"), texts, ids, metadata, None, prompts, batch_size, progress)
+                spool = self._spool(writer.work("build"), texts, ids, metadata, batch_size, progress)
                 with spool as (layout, records, vectors):
                     writer.build(
                         layout,
@@ -279,8 +279,8 @@ class Client:
         opened = self._opened()
         with Writer(opened.directory) as writer:
             about = opened.about
-            fields = (ids, metadata, about.layout, about.prompts, batch_size, progress)
-            with self._spool(writer.work("add"), texts, *fields) as (_, records, vectors):
+            spool = self._spool(writer.work("add"), texts, ids, metadata, batch_size, progress, about)
+            with spool as (_, records, vectors):
                 return writer.add(records, vectors, fingerprint=self._fingerprint(about.prompts))[1]
 
     def remove(self, ids: Sequence[str] = (), *, where: str | None = None) -> int:
@@ -346,22 +346,27 @@ class Client:
     def _spool(
         self,
         work: Path,
-        texts: Iterable[str] | str | Path,
+        texts: Iterable[str] | str | Path | Records,
         ids: Iterable[str] | None,
         metadata: Iterable[Mapping[str, Any]] | None,
-        layout: Layout | None,
-        prompts: bool,
         batch_size: int,
         progress: Callable[[int], None] | None,
+        about: About | None = None,
     ) -> Iterator[tuple[Layout, Iterator[Record], np.ndarray]]:
-        """Encodes texts, which may be read only once: they and their vectors lie on the disk meanwhile."""
+        """Encodes texts, which may be read only once: they and their vectors lie on the disk meanwhile.
+
+        They become as those of the index are that they are for.
+        """
+        layout, dim = (None, self.dim) if about is None else (about.layout, about.dim)
         if isinstance(texts, str | Path):
             if ids is not None or metadata is not None:
                 raise UserError("`ids` and `metadata` go with texts; those of a file are its columns.")
-            opened = open_records(Path(texts), like=layout)
-            layout, records = opened.layout, opened.read()
+            texts = open_records(Path(texts), like=layout)
+        if isinstance(texts, Records):
+            layout, records = texts.layout, texts.read()
         else:
             layout, records = given_records(texts, ids, metadata, layout)
+        prompts = self.prompt_names if about is None else about.prompts
         prompt_name: PromptName | None = "passage" if prompts else None
         work.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work) as name:
@@ -371,7 +376,7 @@ class Client:
                     record_file.writelines(f"{json.dumps(record)}\n" for record in block)
                     words = [record.text for record in block]
                     vectors = self.encode(words, batch_size=batch_size, prompt_name=prompt_name)
-                    vector_file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
+                    vector_file.write(np.ascontiguousarray(compact.shortened(vectors, dim), "<f4").tobytes())
                     count += len(block)
                     if progress is not None:
                         progress(count)
@@ -379,7 +384,7 @@ class Client:
                 raise UserError("nothing to index: there are no texts.")
             with lines.open(encoding="utf-8") as written:
                 again = (Record(*json.loads(line)) for line in written)
-                yield layout, again, np.memmap(rows, "<f4", "r", shape=(count, self.dim))
+                yield layout, again, np.memmap(rows, "<f4", "r", shape=(count, dim))
 
     def _check(self, vectors: np.ndarray, rows: int, dtype: Dtype = "float32") -> np.ndarray:
         expected = (rows, compact.width(self._full_dim, dtype))

@@ -40,7 +40,7 @@ from simcse_tf.serving.segment import Bits, Kind, Segment, Trained, Vectors
 
 ABOUT = "index.json"
 _LOCK, _BUILD, _ADD = ".lock", ".build", ".add"
-_TRAINED, _STATE = "trained", "state.json"
+_TRAINED, _STATE, _DONE = "trained", "state.json", "done"
 # Directories and files of changes, were they cut off.
 _OURS = re.compile(r"\.?\d{6}-[\w.-]+")
 _FORMAT = 2
@@ -457,9 +457,13 @@ class Writer:
             raise UserError("nothing to index: there are no texts.")
         about = read_about(self.directory) if exists(self.directory) else None
         version = about.version + 1 if about else 1
-        made_of = f"{sha256} {count} x {dim}, {kind}, {bits}, {model}" if sha256 else ""
-        if self._done("build", made_of, about, version) and about is not None:
+        work, made_of = self.work("build"), ""
+        if sha256:
+            made_of = f"{sha256} {count} x {dim} {kind} {bits} {fingerprint[:, :4].round(3).tolist()}"
+        if about is not None and made_of and about.made_of == made_of:
+            self._end(work, about)
             return about
+        self._begin(work, made_of, about, version)
         with _writing(self.directory):
             place = self.directory / f"{version:06d}-{_TRAINED}"
             if not place.is_dir():
@@ -469,7 +473,7 @@ class Writer:
             parts_of = (Part(place.name, 0, _files(place)), parts, version, count, made_of)
             about = About(kind, bits, dim, model, fingerprint.tolist(), prompts, layout, *parts_of)
             self._commit(about)
-            self._clear("build")
+            self._end(work, about)
         return about
 
     def add(
@@ -487,7 +491,8 @@ class Writer:
             records: As many as there are vectors, with the columns of the index.
             vectors: `(count, dim)` of unit length.
             fingerprint: `(probes, dim)`: what the model that made them makes of `probes.PROBES`.
-            sha256: Of the records: what a killed process did with the same is continued.
+            sha256: Of the records: what a killed process did with the same is continued, and nothing is done if these
+                were the last that were added.
             progress: Called with the number of rows that are written.
 
         Returns:
@@ -498,10 +503,14 @@ class Writer:
         """
         about = read_about(self.directory)
         _check_model(self.directory, about, fingerprint)
+        if vectors.shape[1] != about.dim:
+            raise UserError(f"{self.directory}: vectors of {about.dim} numbers; the new ones have {vectors.shape[1]}.")
         version, count = about.version + 1, vectors.shape[0]
-        made_of = f"{sha256} {count} x {about.dim}" if sha256 else ""
-        if count == 0 or self._done("add", made_of, about, version):
+        work, made_of = self.work("add"), f"{sha256} {count} added" if sha256 else ""
+        if count == 0 or (made_of and about.made_of == made_of):
+            self._end(work, about)
             return about, 0
+        self._begin(work, made_of, about, version)
         with _writing(self.directory):
             trained = _trained(self.directory, about)
             numbered = _numbered(records, about.next_id)
@@ -513,7 +522,7 @@ class Writer:
             parts = self._merged(replace(about, segments=(*old, *new), version=version), trained)
             about = replace(about, segments=parts, version=version, next_id=about.next_id + count, made_of=made_of)
             self._commit(about)
-            self._clear("add")
+            self._end(work, about)
         return about, replaced
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> tuple[About, int]:
@@ -548,8 +557,9 @@ class Writer:
         with _writing(self.directory):
             parts, count = self._without(about, removed, version)
             if count:
-                about = replace(about, segments=parts, version=version)
+                about = replace(about, segments=parts, version=version, made_of="")
                 self._commit(about)
+                self._tidy(about)
         return about, count
 
     def _write(
@@ -618,30 +628,29 @@ class Writer:
             small = [Part(place.name, total, _files(place))]
         return (*parts, *small)
 
-    def _done(self, what: Literal["build", "add"], made_of: str, about: About | None, version: int) -> bool:
-        """Whether a killed process has done it all; if not, what others have not finished is removed."""
-        state = self.work(what) / _STATE
-        before = read_json_object(state) if state.is_file() else {}
-        if made_of and about is not None and before.get("made_of") == about.made_of == made_of:
-            self._clear(what)
-            return True
+    def _begin(self, work: Path, made_of: str, about: About | None, version: int) -> None:
+        """Removes what is not finished, unless a killed process has left it that made the same of the same."""
+        state = {"made_of": made_of, "version": version}
+        file = work / _STATE
         with _writing(self.directory):
-            if not made_of or before != {"made_of": made_of, "version": version}:
+            if not made_of or not file.is_file() or read_json_object(file) != state:
                 self._tidy(about)
-            state.parent.mkdir(exist_ok=True)
-            write_whole(state, json.dumps({"made_of": made_of, "version": version}))
-        return False
+            work.mkdir(exist_ok=True)
+            write_whole(file, json.dumps(state))
 
     def _commit(self, about: About) -> None:
         """From here on it is the index."""
         write_whole(self.directory / ABOUT, json.dumps(asdict(about), ensure_ascii=False) + "\n")
-        self._tidy(about)
 
-    def _clear(self, what: Literal["build", "add"]) -> None:
-        """Removes what was needed; last of all what says that it was done."""
-        for path in sorted(self.work(what).glob("*"), key=lambda path: path.name == _STATE):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.work(what).rmdir()
+    def _end(self, work: Path, about: About) -> None:
+        """Removes what was needed for a change, and what the index no longer names."""
+        with _writing(self.directory):
+            self._tidy(about)
+            if work.is_dir():
+                # In one step: of what is left of it nothing could be continued.
+                done = self.directory / f"{about.version:06d}-{_DONE}"
+                os.rename(work, done)
+                shutil.rmtree(done)
 
     def _tidy(self, about: About | None) -> None:
         """Removes the files that the index does not name."""

@@ -37,6 +37,8 @@ _CODES, _ROWS, _TEXTS = "codes.faiss", "rows.npy", "texts.sqlite"
 _CODER = "rows.faiss"
 # Rows that are handled at once, and a sample of as many is enough for the range of each dimension.
 _BLOCK, _SAMPLE = 16_384, 65_536
+# Fewer do not tell it.
+_FEW = 1000
 # A segment is coded in memory, and one query's segments are searched side by side.
 _MOST_ROWS, _MOST_BYTES = 1 << 18, 256 << 20
 # Of `ivf`: faiss asks for at least 39 training vectors per cell; a random sample of 64 serves as well as all.
@@ -133,6 +135,10 @@ class Trained:
             size = min(count, max(_SAMPLE, cells * _SAMPLE_PER_CELL if kind == "ivf" else 0))
             chosen = np.sort(np.random.default_rng(0).choice(count, size, replace=False))
             sample = _at(vectors, chosen)
+            if bits < 32 and count < _FEW:
+                # Those that are added later are not in the range of these.
+                wide = np.full((1, dim), 4 / math.sqrt(dim), "float32")
+                sample = np.concatenate([sample, wide, -wide])
         with whole_directory(directory) as new:
             if kind == "ivf":
                 empty.nprobe = max(1, cells // 32)
