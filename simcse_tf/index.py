@@ -164,6 +164,12 @@ def _build(arguments: list[str]) -> None:
     )
     made = None if config.vectors is None else _given(config.vectors, records)
     if complete:
+        about = index.read_about(config.to)
+        if (about.kind, about.bits) != (config.kind, config.bits) or not about.made_of.startswith(records.sha256):
+            raise UserError(
+                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits}, and of other texts or changed since it "
+                "was built. Replace it with `overwrite`."
+            )
         print(f"{config.to}: is complete")
         return
     load = None if config.model is None else loading.locate(config.model, dim=config.dim)

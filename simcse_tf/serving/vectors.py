@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -109,9 +110,10 @@ def check_free(directory: Path) -> None:
 
 def begin(directory: Path, about: About) -> About:
     """Makes an empty directory for the vectors; what was there goes."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return _save(directory, about)
+    with _writing(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        return _save(directory, about)
 
 
 def resume(directory: Path, now: About) -> About:
@@ -228,7 +230,7 @@ def _check_written(directory: Path, about: About) -> None:
 def _append(directory: Path, about: About, vectors: np.ndarray) -> About:
     """Writes rows, then that they are there. A kill in between leaves rows that the next process writes again."""
     done = about.done
-    try:
+    with _writing(directory):
         while len(vectors):
             shard, row = divmod(done, about.shard_size)
             name, rows = about.shard(shard)
@@ -243,6 +245,12 @@ def _append(directory: Path, about: About, vectors: np.ndarray) -> About:
                 os.fsync(file.fileno())
             done, vectors = done + len(here), vectors[len(here) :]
         return _save(directory, replace(about, done=done))
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as e:
         raise UserError(f"{directory}: cannot be written ({e.strerror}). Continue with `resume` when it can.") from e
 

@@ -1,9 +1,9 @@
 """Kills changes of an index at every moment that counts: `python -m tests.serving.kill_index WHAT DIRECTORY`.
 
 WHAT is build, replace, add, remove, or full: a disk that fills. Each change runs in a process that is forked from this
-one, which has imported everything and done nothing with it. Before one of its calls that change names on the disk,
-or wait for the disk, it is killed as `kill -9` does, at 20 of them. Then: the index that was there answers as before, or the change
-is complete; and the same command leads to the same answers as if nothing had happened.
+one, which has imported everything and done nothing with it. Before one of its calls that change names on the disk, or
+wait for the disk, it is killed as `kill -9` does, at 20 of them. Then the index that was there answers as before, or
+the change is complete; and the same command leads to the same answers as if nothing had happened.
 """
 
 import json
@@ -21,7 +21,7 @@ import numpy as np
 
 from simcse_tf import cli, index, loading
 from simcse_tf.serving import segment, vectors
-from simcse_tf.serving.index import Index, exists, read_about
+from simcse_tf.serving.index import Index, exists, is_begun, read_about
 from simcse_tf.serving.probes import PROBES
 
 CALLS = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
@@ -108,7 +108,6 @@ def main():
         "full": ["add", str(place), str(root / "new.csv"), "--batch-size", "32"],
         "remove": ["remove", str(place), "3", "60", "--where", "year > 70"],
     }[what]
-    again = [*change, "--resume"] if what in ("build", "replace") else change
     first = [*change, "--overwrite"] if what == "replace" else change
     start, expected = root / "start", None
     if what != "build":
@@ -139,7 +138,10 @@ def main():
         if complete and what == "remove":
             # What was removed is not there to be removed again.
             return
-        status = child(lambda: index.main(again))
+        flags = []
+        if what in ("build", "replace"):
+            flags = ["--resume"] if is_begun(place) else ["--overwrite"] if exists(place) else []
+        status = child(lambda: index.main([*change, *flags]))
         assert status == 0, f"{when}: the same command ended with {status}"
         assert answers(place) == expected, when
         about = read_about(place)
@@ -168,7 +170,7 @@ def main():
     moments = sorted({round(moment) for moment in np.linspace(1, int(count.read_text()), KILLS)})
     for moment in moments:
         fresh()
-        status = child(lambda: act(lambda number: number == moment and os.kill(os.getpid(), signal.SIGKILL)))
+        status = child(lambda at=moment: act(lambda number: number == at and os.kill(os.getpid(), signal.SIGKILL)))
         assert status == -signal.SIGKILL, f"moment {moment}: {status}"
         repeat(f"moment {moment}", check(f"moment {moment}"))
     print(json.dumps({"kills": len(moments), "of": int(count.read_text())}))

@@ -390,9 +390,10 @@ class TestKills:
         def full(path, content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        with monkeypatch.context() as patch, pytest.raises(UserError, match="i: cannot be written .*No space left"):
+        with monkeypatch.context() as patch:
             patch.setattr(index, "write_whole", full)
-            remove(tmp_path / "i", "d3")
+            with pytest.raises(UserError, match="i: cannot be written .*No space left"):
+                remove(tmp_path / "i", "d3")
         assert len(opened) == 30
         assert remove(tmp_path / "i", "d3")[0].count == 29
 
