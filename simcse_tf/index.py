@@ -167,8 +167,8 @@ def _build(arguments: list[str]) -> None:
         about = index.read_about(config.to)
         if (about.kind, about.bits) != (config.kind, config.bits) or not about.made_of.startswith(records.sha256):
             raise UserError(
-                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits}, and of other texts or changed since it "
-                "was built. Replace it with `overwrite`."
+                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits}, and of other texts or changed since "
+                "it was built. Replace it with `overwrite`."
             )
         print(f"{config.to}: is complete")
         return
