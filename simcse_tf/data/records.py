@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from simcse_tf.data import sources, text
-from simcse_tf.data.columns import SINGLE, check_columns
+from simcse_tf.data.columns import check_columns, only_text
 from simcse_tf.data.rows import MISSING, BadTextError, Row, checked, first_place, identifier, suffix
 from simcse_tf.errors import UserError
 
@@ -281,9 +281,7 @@ def _choose(path: Path, names: list[str] | None, text_column: str | None, id_col
         if given := text_column or id_column:
             raise UserError(f"{path}: no column '{given}': plain text has none. Give a table, or omit the column.")
         return Layout()
-    texts = text_column or next((name for name in names if name in SINGLE or len(names) == 1), None)
-    if texts is None:
-        raise UserError(f"{path}: which of its columns ({', '.join(names)}) is the text? Name it with `text_column`.")
+    (texts,) = (text_column,) if text_column else only_text(str(path), names, "Name it with `text_column`.")
     ids = id_column or next((name for name in names if name.lower() == ID and name != texts), None)
     lower = [name.lower() for name in names]
     for name in names:
