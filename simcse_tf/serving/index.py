@@ -677,12 +677,12 @@ def _nearest(
     # Of one query each segment is searched by a thread of its own; of several, faiss has a thread for each query.
     spread = _threads().map if len(vectors) == 1 else map
     found = list(spread(lambda each, some: each.nearest(query, wide, some), now.segments, each_among))
-    scores = np.concatenate([of_each for of_each, _ in found], axis=1)
-    rows = np.concatenate(
-        [np.where(of_each >= 0, of_each + start, -1) for (_, of_each), start in zip(found, now.starts, strict=False)],
-        axis=1,
-    )
-    scores, rows = _best(scores, rows, wide)
+    # Of an index without texts there are no segments.
+    scores = [np.empty((len(vectors), 0), "float32"), *(of_each for of_each, _ in found)]
+    rows = [np.empty((len(vectors), 0), "int64")]
+    for (_, of_each), start in zip(found, now.starts[:-1], strict=True):
+        rows.append(np.where(of_each >= 0, of_each + start, -1))
+    scores, rows = _best(np.concatenate(scores, axis=1), np.concatenate(rows, axis=1), wide)
     if now.about.bits == 1:
         for i, of_query in enumerate(rows):
             of = np.searchsorted(now.starts, of_query, side="right") - 1

@@ -43,6 +43,9 @@ _FEW = 1000
 _MOST_ROWS, _MOST_BYTES = 1 << 18, 256 << 20
 # Of `ivf`: faiss asks for at least 39 training vectors per cell; a random sample of 64 serves as well as all.
 _PER_CELL, _SAMPLE_PER_CELL, _MOST_CELLS = 39, 64, 8192
+# Cells that a query looks through, per square root of their number: 84 of 777 cells, which had 96.8 % of the 10 nearest of
+# 37,751 real sentences; 107 of 1,264, which had 96.4 % of 100,000 generated ones.
+_PROBES = 3
 # Of `hnsw`: neighbours of a row, and candidates while it is added and searched. Where fewer rows than this share may
 # be found, comparing with each of them is faster than the walk.
 _NEIGHBOURS, _CONSTRUCTION, _WALK, _NARROW = 32, 80, 128, 0.1
@@ -141,7 +144,7 @@ class Trained:
                 sample = np.concatenate([sample, wide, -wide])
         with whole_directory(directory) as new:
             if kind == "ivf":
-                empty.nprobe = max(1, cells // 32)
+                empty.nprobe = min(cells, round(_PROBES * math.sqrt(cells)))
                 # No warning for texts that are too few for one cell.
                 empty.cp.min_points_per_centroid = 1
                 if bits == 1:
@@ -368,7 +371,10 @@ class Segment:
         return among if self.alive is None else among & self.alive
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(_address(self.directory), uri=True, check_same_thread=False)
+        texts = sqlite3.connect(_address(self.directory), uri=True, check_same_thread=False)
+        # KiB, instead of 2,000: the system keeps what is read often.
+        texts.execute("PRAGMA cache_size = -256")
+        return texts
 
 
 def _is_binary(kind: Kind, bits: Bits) -> bool:
