@@ -451,7 +451,8 @@ class Writer:
             UserError: An unknown kind, no records, or the disk cannot be written.
         """
         check_choice("kind", kind, segment.KINDS)
-        check_choice("bits", bits, segment.BITS)
+        if bits not in segment.BITS:
+            raise UserError(f"`bits` {bits}: must be {', '.join(map(str, segment.BITS))}.")
         count, dim = vectors.shape
         if count == 0:
             raise UserError("nothing to index: there are no texts.")

@@ -43,8 +43,8 @@ _FEW = 1000
 _MOST_ROWS, _MOST_BYTES = 1 << 18, 256 << 20
 # Of `ivf`: faiss asks for at least 39 training vectors per cell; a random sample of 64 serves as well as all.
 _PER_CELL, _SAMPLE_PER_CELL, _MOST_CELLS = 39, 64, 8192
-# Cells that a query looks through, per square root of their number: 84 of 777 cells, which had 96.8 % of the 10 nearest of
-# 37,751 real sentences; 107 of 1,264, which had 96.4 % of 100,000 generated ones.
+# Cells that a query looks through, per square root of their number: 84 of 777, which had 96.8 % of the 10 nearest of
+# 37,751 real sentences; 107 of 1,264, which had 96.4 % of those of 100,000 generated ones.
 _PROBES = 3
 # Of `hnsw`: neighbours of a row, and candidates while it is added and searched. Where fewer rows than this share may
 # be found, comparing with each of them is faster than the walk.
