@@ -2,8 +2,8 @@
 
 WHAT is build, replace, add, remove, or full: a disk that fills. Each change runs in a process that is forked from this
 one, which has imported everything and done nothing with it. Before one of its calls that change names on the disk, or
-wait for the disk, it is killed as `kill -9` does, at up to 20 of them. Then the index that was there answers as before, or
-the change is complete; and the same command leads to the same answers as if nothing had happened.
+wait for the disk, it is killed as `kill -9` does, at up to 20 of them. Then the index that was there answers as before
+or the change is complete; and the same command leads to the same answers as if nothing had happened.
 """
 
 import json
