@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import simcse_tf
 from simcse_tf import cli
-from simcse_tf.errors import UserError, did_you_mean
 
 # Module and description of each command; modules have a `main(arguments)`.
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "encode": ("simcse_tf.encode", "encode a file of texts as an array of vectors"),
     "mine": ("simcse_tf.mine", "find hard negatives for pairs"),
     "deduplicate": ("simcse_tf.deduplicate", "leave out the rows of a file that repeat others"),
+    "index": ("simcse_tf.index", "build, change and search an index of texts"),
     "export": ("simcse_tf.export", "export an encoder for TensorFlow Serving or another library"),
     "serve": ("simcse_tf.serve", "serve a model over HTTP, without TensorFlow where it needs none"),
     "ablate": ("simcse_tf.ablate", "compare settings over several seeds"),
@@ -28,22 +29,15 @@ def main() -> None:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    command, *rest = arguments or ["--help"]
-    if command in ("-h", "--help"):
-        print(_help())
-    elif command == "--version":
+    if arguments == ["--version"]:
         print(f"simcse_tf {simcse_tf.__version__}")
-    elif command in COMMANDS:
-        importlib.import_module(COMMANDS[command][0]).main(rest)
-    else:
-        raise UserError(f"unknown command '{command}'. {did_you_mean(command, COMMANDS)}")
+        return
+    commands = {name: (partial(_run, module), description) for name, (module, description) in COMMANDS.items()}
+    cli.dispatch(commands, arguments, cli.prog("COMMAND"))
 
 
-def _help() -> str:
-    called = cli.prog("COMMAND")
-    lines = [f"usage: {called} [flags]", "       " + called.replace("COMMAND", "--version"), ""]
-    lines += [f"  {name:<13}{description}" for name, (_, description) in COMMANDS.items()]
-    return "\n".join([*lines, "", f"{called} --help lists a command's flags."])
+def _run(module: str, arguments: list[str]) -> None:
+    importlib.import_module(module).main(arguments)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from simcse_tf.errors import UserError
+from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import write_whole
 
 T = TypeVar("T")
@@ -32,6 +32,30 @@ def prog(command: str) -> str:
     if called.name == "__main__.py" and called.parent.name == "simcse_tf":
         return f"python -m simcse_tf {command}"
     return f"simcse-tf {command}" if called.stem == "simcse-tf" else f"python -m simcse_tf.{command}"
+
+
+def dispatch(
+    commands: Mapping[str, tuple[Callable[[list[str]], None], str]], arguments: list[str], called: str
+) -> None:
+    """Runs one of several commands, or lists them.
+
+    Args:
+        commands: What runs each, and what it does.
+        arguments: The command's name and its own arguments; without any, or with `--help`, they are listed.
+        called: What the user types, with COMMAND for the name.
+
+    Raises:
+        UserError: There is no such command.
+    """
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help"):
+        lines = [f"usage: {called} [flags]", ""]
+        lines += [f"  {name:<13}{description}" for name, (_, description) in commands.items()]
+        print("\n".join([*lines, "", f"{called} --help lists a command's flags."]))
+    elif command in commands:
+        commands[command][0](rest)
+    else:
+        raise UserError(f"unknown command '{command}'. {did_you_mean(command, commands)}")
 
 
 def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:

@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,8 +20,8 @@ import numpy as np
 import tyro
 
 from simcse_tf import cli, loading
-from simcse_tf.data.rows import BadTextError, decode, lines, readable
 from simcse_tf.data.strings import PromptName
+from simcse_tf.data.text import every_line
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_writable, write_whole
 from simcse_tf.serving import compact, probes, vectors
@@ -87,7 +86,7 @@ def main(arguments: list[str]) -> None:
     encode = model.encode
     if config.prompt_name is not None:
         encode = functools.partial(encode, prompt_name=config.prompt_name)
-    about = about.of_model(config.model, encode(probes.PROBES))
+    about = about.of_model(config.model, encode(probes.PROBES), config.prompt_name)
     if config.dtype != "float32":
         encode = functools.partial(encode, dtype=config.dtype)
     if before is None:
@@ -97,25 +96,12 @@ def main(arguments: list[str]) -> None:
         console.print(f"continuing after {about.done} of {about.rows} texts")
     with cli.Counted(console, "encoding", "texts", about.rows) as shown:
         about = vectors.fill(
-            partial, about, texts(config.input), encode, batch_size=config.batch_size, progress=shown.update
+            partial, about, every_line(config.input), encode, batch_size=config.batch_size, progress=shown.update
         )
     _publish(partial, about, config)
     in_bits = f", {about.dtype}" if about.dtype != "float32" else ""
     shards = f" in {about.shards} shards" if config.shard_size else ""
     print(f"{config.output}: {about.rows} x {about.dim}{in_bits}{shards}")
-
-
-def texts(path: Path) -> Iterator[str]:
-    """The lines of a file as text, without their line ends; constant memory.
-
-    Raises:
-        UserError: The file cannot be read, or a line is not UTF-8; names file and line.
-    """
-    for number, raw in enumerate(lines(path), 1):
-        try:
-            yield decode(raw).rstrip("\r\n")
-        except BadTextError as e:
-            raise UserError(f'{path}:{number}: {e}; the line starts "{readable(raw)}". Correct it.') from None
 
 
 def _check(config: EncodeConfig) -> None:
@@ -142,7 +128,7 @@ def _check(config: EncodeConfig) -> None:
 
 def _survey(config: EncodeConfig) -> About:
     """Reads the texts once, 3 million lines a second: a byte that is not UTF-8 is found now and not in an hour."""
-    digest, rows, stream = hashlib.sha256(), 0, texts(config.input)
+    digest, rows, stream = hashlib.sha256(), 0, every_line(config.input)
     while block := list(itertools.islice(stream, 4096)):
         digest.update("".join(f"{text}\n" for text in block).encode())
         rows += len(block)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from simcse_tf import cli
+from simcse_tf.data.records import Layout, Record
 from simcse_tf.data.strings import PromptName
 from simcse_tf.loading import Encodes
-from simcse_tf.serving import index, probes, vectors
+from simcse_tf.serving import compact, index, probes, vectors
+from simcse_tf.serving.index import Index, Writer
+from simcse_tf.serving.segment import Kind
 
 
 class Indexer:
@@ -23,11 +27,12 @@ class Indexer:
         name: Its name, for messages.
         batch_size: Texts per call of the model.
         console: Where progress is shown.
+        dim: How many numbers of each vector to keep, scaled to unit length again; None: all, and never more than all.
     """
 
-    def __init__(self, model: Encodes, name: str, *, batch_size: int, console: Console):
-        self._model, self._name, self._batch_size, self._console = model, name, batch_size, console
-        self._fingerprint = model.encode(probes.PROBES)
+    def __init__(self, model: Encodes, name: str, *, batch_size: int, console: Console, dim: int | None = None):
+        self._model, self._name, self._batch_size, self._console, self._dim = model, name, batch_size, console, dim
+        self._fingerprint = self._encode(probes.PROBES)
 
     @property
     def dim(self) -> int:
@@ -60,11 +65,12 @@ class Indexer:
         Raises:
             UserError: The directory has vectors of other texts or by another model, or cannot be written.
         """
-        encode, fingerprint = self._model.encode, self._fingerprint
-        if side in self._model.prompt_names:
+        encode, fingerprint = self._encode, self._fingerprint
+        side = side if side in self._model.prompt_names else None
+        if side is not None:
             encode = functools.partial(encode, prompt_name=side)
             fingerprint = encode(probes.PROBES)
-        about = vectors.About(count, sha256, count).of_model(self._name, fingerprint)
+        about = vectors.About(count, sha256, count).of_model(self._name, fingerprint, side)
         with cli.Counted(self._console, f"encoding {directory.name}", "texts", count) as shown:
             if (directory / vectors.ABOUT).is_file():
                 vectors.check_texts(directory, vectors.read_about(directory), about, source)
@@ -75,7 +81,7 @@ class Indexer:
             about = vectors.fill(directory, about, texts, encode, batch_size=self._batch_size, progress=shown.update)
         return np.load(directory / about.shard(0)[0], mmap_mode="r")
 
-    def index(self, directory: Path, texts: Iterator[str], vectors: np.ndarray, kind: index.Kind | None) -> index.Index:
+    def index(self, directory: Path, texts: Iterator[str], vectors: np.ndarray, kind: Kind | None) -> Index:
         """An index of texts that are encoded.
 
         Args:
@@ -88,8 +94,12 @@ class Indexer:
             UserError: faiss is missing, or the index cannot be written.
         """
         kind = kind or index.kind_for(len(vectors))
-        if (directory / kind).is_dir():
-            return index.Index(directory / kind, self._fingerprint)
-        with cli.phase(self._console, f"indexing {len(vectors):,} texts ({kind})"):
-            batches = index.batches(texts, vectors)
-            return index.build(directory / kind, batches, fingerprint=self._fingerprint, model=self._name, kind=kind)
+        if not index.exists(directory / kind):
+            records = (Record(None, text) for text in texts)
+            with cli.phase(self._console, f"indexing {len(vectors):,} texts ({kind})"), Writer(directory / kind) as new:
+                new.build(Layout(), records, vectors, fingerprint=self._fingerprint, model=self._name, kind=kind)
+        return Index(directory / kind, self._fingerprint)
+
+    def _encode(self, texts: Sequence[str], **how: Any) -> np.ndarray:
+        found = self._model.encode(texts, **how)
+        return found if self._dim is None else compact.shortened(found, self._dim)

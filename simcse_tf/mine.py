@@ -317,7 +317,7 @@ def _continued(config: MineConfig, texts: mining.Texts, space: Space, output: Ou
     settings = {
         "texts": texts.sha256[1],
         "model": config.model,
-        "index": space.index.about["kind"],
+        "index": space.index.about.kind,
         "columns": config.names,
         "format": config.to.suffix,
         **asdict(config.limits),
@@ -367,10 +367,7 @@ def _block(
     negatives = np.take_along_axis(rows[place[kept]], taken[kept], axis=1)
     negative_scores = np.take_along_axis(scores[place[kept]], taken[kept], axis=1)
     positive_scores = np.einsum("nd,nd->n", queries[place[kept]], space.candidates[texts.positives[at][kept]])
-    lines = [
-        (*block[i][:2], *map(space.index.sentence, picked))
-        for i, picked in zip(kept.tolist(), negatives.tolist(), strict=True)
-    ]
+    lines = [(*block[i][:2], *picked) for i, picked in zip(kept.tolist(), space.index.texts(negatives), strict=True)]
 
     found.rows += len(block)
     found.kept += len(kept)
@@ -426,7 +423,7 @@ def _report(found: Found, texts: mining.Texts, config: MineConfig, space: Space,
         "pairs": config.pairs,
         "model": config.model,
         "to": str(config.to),
-        "index": space.index.about["kind"],
+        "index": space.index.about.kind,
         **asdict(config.limits),
         "sampling": config.sampling,
         "seed": config.seed,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from simcse_tf.data.rows import MARK, BadTextError, Check, Format, Reject, Row, Rows, decode, lines, readable, reading
+from simcse_tf.errors import UserError
 
 # Bytes. A line that spans two blocks is still far shorter than what `lines` cuts at.
 _BLOCK = 1 << 14
@@ -29,6 +31,19 @@ def rows(path: Path, columns: Row, reject: Reject, check: Check | None = None) -
             continue
         yield row
     return f"{number} lines, {{bad}} bad, all others blank"
+
+
+def every_line(path: Path) -> Iterator[str]:
+    """The lines of a file, blank ones too, without their line ends; constant memory.
+
+    Raises:
+        UserError: The file cannot be read, or a line is not UTF-8; names file and line.
+    """
+    for number, raw in enumerate(lines(path), 1):
+        try:
+            yield decode(raw).rstrip("\r\n")
+        except BadTextError as e:
+            raise UserError(f'{path}:{number}: {e}; the line starts "{readable(raw)}". Correct it.') from None
 
 
 def survey(path: Path) -> tuple[int, str] | None:

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from simcse_tf.demo import text
 from simcse_tf.demo.models import Model
 from simcse_tf.errors import UserError
 from simcse_tf.serving.client import Client
+from simcse_tf.serving.index import Index
 
 _KEPT = 10
 
@@ -24,6 +25,7 @@ class Built(NamedTuple):
     """An index and what it was made with."""
 
     client: Client
+    index: Index
     model: str
     file: str
     lines: int
@@ -61,18 +63,14 @@ class Indexes:
         Raises:
             UserError: A bad line, none, too many; faiss is missing.
         """
-        column = column or text.guess_column(path, text.columns(path))
-        total = sum(1 for _ in _sentences(path, column))
-        if total == 0:
-            raise UserError(f"{path.name}: no sentences. Expected one a line.")
+        records = text.records(path, column)
+        total = records.count
         progress(0, total)
         name = secrets.token_urlsafe(12)
         directory = self._folder / name
         client = model.borrow()
-        client.build_index(
-            _sentences(path, column), to=directory / "index", progress=lambda done: progress(done, total)
-        )
-        built = Built(client, model.key, path.name, total, directory, threading.Lock())
+        index = client.build_index(records, to=directory / "index", progress=lambda done: progress(done, total))
+        built = Built(client, index, model.key, path.name, total, directory, threading.Lock())
         with self._lock:
             self._built[name] = built
             gone = [self._built.popitem(last=False)[1] for _ in range(len(self._built) - _KEPT)]
@@ -103,31 +101,13 @@ class Indexes:
         Raises:
             UserError: There is no such index.
         """
-        import faiss
-
         built = self.get(name)
         vectors, packed = built.directory / "embeddings.npy", built.directory / "index.zip"
         with built.packing:
             # It may have been deleted while this waited.
             self.get(name)
             if not vectors.exists():
-                index = faiss.read_index(str(built.directory / "index" / "index.faiss"))
-                np.save(vectors, index.reconstruct_n(0, index.ntotal))
+                np.save(vectors, np.concatenate(list(built.index.vectors())))
             if not packed.exists():
                 shutil.make_archive(str(packed.with_suffix("")), "zip", built.directory, "index")
         return [str(vectors), str(packed)]
-
-
-def _sentences(path: Path, column: str | None) -> Iterator[str]:
-    for number, (sentence, *_rest) in enumerate(text.rows(path, (column,) if column else ()), 1):
-        if number > text.MAX_INDEX:
-            raise UserError(
-                f"{path.name}: more than {text.MAX_INDEX:,} lines; at most {text.MAX_INDEX:,} are taken. From Python, "
-                "Client.build_index takes any number."
-            )
-        if len(sentence) > text.MAX_CHARACTERS:
-            raise UserError(
-                f"{path.name}: sentence {number} has {len(sentence):,} characters; at most {text.MAX_CHARACTERS:,} are "
-                "taken. Split it into lines."
-            )
-        yield sentence

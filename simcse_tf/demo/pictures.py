@@ -73,12 +73,13 @@ def whose(model: str) -> str:
     return f'<p class="whose">with {escape(model)}</p>'
 
 
-def bars(rows: Sequence[tuple[str, float]]) -> str:
-    """A table of texts with their scores as bars, in the order given."""
+def bars(rows: Sequence[tuple[str, float]], notes: Sequence[str] = ()) -> str:
+    """A table of texts with their scores as bars, in the order given, and perhaps a note below each text."""
+    below = [f'<p class="legend">{escape(note)}</p>' if note else "" for note in notes] or [""] * len(rows)
     body = "".join(
-        f'<tr><td class="n">{rank}</td><td class="t">{escape(text)}</td><td class="s">{score:.3f}</td>'
+        f'<tr><td class="n">{rank}</td><td class="t">{escape(text)}{note}</td><td class="s">{score:.3f}</td>'
         f'<td class="b"><div style="width:{max(0.0, score) * 100:.1f}%"></div></td></tr>'
-        for rank, (text, score) in enumerate(rows, 1)
+        for rank, ((text, score), note) in enumerate(zip(rows, below, strict=True), 1)
     )
     head = '<tr><th>#</th><th>sentence</th><th>score</th><th aria-hidden="true"></th></tr>'
     return f'<table class="bars"><thead>{head}</thead><tbody>{body}</tbody></table>'

@@ -31,7 +31,15 @@ def search(
     client = indexes.get(index).client
     query = text.sentence(query, "The query")
     found: Any = client.search(query, top_k=top_k, threshold=threshold)
-    return [{"rank": rank, "sentence": sentence, "score": score} for rank, (sentence, score) in enumerate(found, 1)]
+    return [
+        {"rank": rank, "sentence": each.text, "score": each.cosine, "id": each.id, "metadata": each.metadata}
+        for rank, each in enumerate(found, 1)
+    ]
+
+
+def _note(metadata: dict[str, Any]) -> str:
+    """What stands beside a sentence in its file."""
+    return " · ".join(f"{name}: {text.shorten(str(value))}" for name, value in metadata.items() if value is not None)
 
 
 def build(page: Page, indexes: Indexes) -> None:
@@ -95,7 +103,8 @@ def build(page: Page, indexes: Indexes) -> None:
         begun = time.perf_counter()
         rows = search(indexes, query, index, int(top_k))
         took = (time.perf_counter() - begun) * 1000
-        table = pictures.bars([(row["sentence"], row["score"]) for row in rows])
+        notes = [_note(row["metadata"]) for row in rows]
+        table = pictures.bars([(row["sentence"], row["score"]) for row in rows], notes)
         return f'{table}<p class="legend">{took:.0f} ms, encoding the query included</p>'
 
     page.run(

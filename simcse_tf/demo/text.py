@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from simcse_tf.data.records import Records, open_records
 from simcse_tf.data.rows import Row
 from simcse_tf.data.sources import FORMATS
 from simcse_tf.errors import UserError, did_you_mean
@@ -157,6 +158,34 @@ def file_sentences(path: str | Path, column: str | None, *, least: int, most: in
         found.append(text)
     if len(found) < least:
         raise UserError(f"{path.name}: {len(found)} of at least {least} sentences. Expected one a line.")
+    return found
+
+
+def records(path: str | Path, column: str | None) -> Records:
+    """The texts of an uploaded file, with what stands beside them.
+
+    Args:
+        path: The file.
+        column: Of the text; the one with the longest text if not given.
+
+    Raises:
+        UserError: A row that cannot be used (with its line), none, too many, or a text that is too long.
+    """
+    path = Path(path)
+    column = column or guess_column(path, columns(path))
+    with _named(path):
+        found = open_records(path, text_column=column)
+        if found.count > MAX_INDEX:
+            raise UserError(
+                f"{path.name}: {found.count:,} lines; at most {MAX_INDEX:,} are taken. `simcse-tf index build` takes "
+                "any number."
+            )
+        for number, record in enumerate(found.read(), 1):
+            if len(record.text) > MAX_CHARACTERS:
+                raise UserError(
+                    f"{path.name}: sentence {number} has {len(record.text):,} characters; at most {MAX_CHARACTERS:,} "
+                    "are taken. Split it into lines."
+                )
     return found
 
 

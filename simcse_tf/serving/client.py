@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from simcse_tf.checks import check_choice, require
+from simcse_tf.data.records import Layout, Record, Records, given_records, open_records
 from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
 from simcse_tf.errors import UserError
-from simcse_tf.serving import compact, index
+from simcse_tf.files import check_new
+from simcse_tf.serving import compact
 from simcse_tf.serving.compact import Dtype
 from simcse_tf.serving.exported import is_litert
-from simcse_tf.serving.index import Index
+from simcse_tf.serving.index import About, Answer, Index, Writer, read_about
 from simcse_tf.serving.probes import PROBES
+from simcse_tf.serving.segment import Bits, Kind
 
-# Batches whose sentences are sorted by length together when an index is built; bounds the memory.
+# Batches whose texts are sorted by length together when an index is built; bounds the memory.
 _BATCHES_AT_ONCE = 16
 
 
@@ -175,83 +181,210 @@ class Client:
 
     def build_index(
         self,
-        sentences: Iterable[str] | str | Path,
+        texts: Iterable[str] | str | Path | Records,
         *,
         to: str | Path | None = None,
-        kind: index.Kind = "flat",
+        kind: Kind = "flat",
+        bits: Bits = 32,
+        ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any]] | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
     ) -> Index:
-        """Encodes sentences and makes them searchable. If the model has prompts, with its passage prompt.
+        """Encodes texts and makes them searchable. If the model has prompts, with its passage prompt.
 
         Args:
-            sentences: Sentences, which are read once and never held all at a time; or the name of a text file (also
-                .gz) with one a line, blank lines skipped.
+            texts: Texts, which are read once and never held all at a time; or the name of a file: a text a line, blank
+                lines skipped, or .csv, .tsv or .jsonl with a column `text` or `sentence`, and perhaps `id`, whose other
+                columns are metadata. Also .gz.
             to: A new directory for the index; by default a temporary one, which goes with this client.
             kind: `flat` (exact), `ivf` or `hnsw` (approximate, for millions).
-            batch_size: Sentences per call of the model.
-            progress: Called with the number of sentences encoded so far.
+            bits: Of a number of a vector: 32, 8 or 1; of 1, all are kept in 8 bits too, on the disk, to put answers in
+                order.
+            ids: One for each text, all different; by default they are numbered.
+            metadata: What stands beside each text, by name, the same names for all: text, numbers, or None.
+            batch_size: Texts per call of the model.
+            progress: Called with the number of texts encoded so far.
 
         Raises:
-            UserError: faiss is missing; the file cannot be read; the directory exists or cannot be written; no
-                sentences.
+            UserError: faiss is missing; the file cannot be read; the directory exists or cannot be written; no texts;
+                two have one id; metadata that differ in their names, or in being text or number.
         """
-        if isinstance(sentences, str | Path):
-            sentences = _lines(Path(sentences))
         temporary = None
         if to is None:
             temporary = tempfile.TemporaryDirectory(prefix="simcse_tf_index_")
             to = Path(temporary.name) / "index"
-        passage: PromptName | None = "passage" if self.prompt_names else None
-        batches = self._encoded(iter(sentences), batch_size, passage, progress)
-        self._index = index.build(
-            Path(to), batches, fingerprint=self._probes, model=self.name, kind=kind, prompts=passage is not None
-        )
-        self._temporary = temporary
+        directory = Path(to)
+        check_new(directory)
+        prompts = bool(self.prompt_names)
+        try:
+            with Writer(directory) as writer:
+                spool = self._spool(writer.work("build"), texts, ids, metadata, batch_size, progress)
+                with spool as (layout, records, vectors):
+                    writer.build(
+                        layout,
+                        records,
+                        vectors,
+                        fingerprint=self._fingerprint(prompts),
+                        model=self.name,
+                        kind=kind,
+                        bits=bits,
+                        prompts=prompts,
+                    )
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        self._index, self._temporary = Index(directory, self._fingerprint(prompts)), temporary
         return self._index
 
     def load_index(self, directory: str | Path) -> Index:
-        """Opens an index that `build_index` wrote.
+        """Opens an index that `build_index` or the command `index build` wrote. Its searches see later changes.
 
         Raises:
             UserError: There is none, it is damaged, or another model made it.
         """
-        opened = Index(Path(directory), self._probes)
-        if opened.prompts and not self.prompt_names:
+        prompts = read_about(Path(directory)).prompts
+        if prompts and not self.prompt_names:
             raise UserError(
                 f"{directory}: was built with a model's prompts, and {self.name} has none. Open it with the model that "
                 "made it, or build it again."
             )
-        self._index = opened
-        return opened
+        self._index = Index(Path(directory), self._fingerprint(prompts))
+        return self._index
+
+    def add(
+        self,
+        texts: Iterable[str] | str | Path,
+        *,
+        ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any]] | None = None,
+        batch_size: int = 64,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Adds texts to the index that `search` searches. One whose id is there already replaces that.
+
+        Args:
+            texts: As for `build_index`.
+            ids: As for `build_index`; if the index was built with ids.
+            metadata: As for `build_index`, with the names that the index has.
+            batch_size: Texts per call of the model.
+            progress: Called with the number of texts encoded so far.
+
+        Returns:
+            How many texts were replaced.
+
+        Raises:
+            UserError: There is no index, another process is changing it, or as `build_index`.
+        """
+        opened = self._opened()
+        with Writer(opened.directory) as writer:
+            about = opened.about
+            spool = self._spool(writer.work("add"), texts, ids, metadata, batch_size, progress, about)
+            with spool as (_, records, vectors):
+                return writer.add(records, vectors, fingerprint=self._fingerprint(about.prompts))[1]
+
+    def remove(self, ids: Sequence[str] = (), *, where: str | None = None) -> int:
+        """Removes texts from the index that `search` searches.
+
+        Args:
+            ids: Those with these ids, all of which must be there.
+            where: And those for which an SQL expression over the columns holds.
+
+        Returns:
+            How many texts were removed.
+
+        Raises:
+            UserError: There is no index, an id is not there, or `where` is no such expression: nothing is removed.
+        """
+        with Writer(self._opened().directory) as writer:
+            return writer.remove([ids] if isinstance(ids, str) else list(ids), where)[1]
 
     def search(
-        self, queries: str | Sequence[str], *, threshold: float = 0.6, top_k: int = 5
-    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
-        """Finds the sentences of the index that are nearest to a query.
+        self,
+        queries: str | Sequence[str],
+        *,
+        threshold: float = 0.6,
+        top_k: int = 5,
+        where: str | None = None,
+    ) -> list[Answer] | list[list[Answer]]:
+        """Finds the texts of the index that are nearest to a query.
 
         Queries get the model's query prompt if the index was built with prompts.
 
         Args:
             queries: One query, or several.
-            threshold: Cosine below which a sentence is not an answer.
+            threshold: Cosine below which a text is not an answer.
             top_k: Most answers to a query.
+            where: An SQL expression over the columns that must hold: `"year >= 2000 and lang = 'en'"`.
 
         Returns:
-            `(sentence, cosine)` pairs, best first; for several queries a list of such lists.
+            `(text, cosine)` pairs that have an `id` and `metadata` too, best first; for several queries a list of such
+            lists.
 
         Raises:
-            UserError: There is no index yet.
+            UserError: There is no index yet, or `where` is no such expression.
         """
-        if self._index is None:
-            raise UserError("no index to search: call build_index(sentences) or load_index(directory) first.")
+        opened = self._opened()
         if top_k < 1:
             raise UserError(f"`top_k` {top_k}: must be at least 1.")
         single = isinstance(queries, str)
-        query: PromptName | None = "query" if self._index.prompts else None
+        query: PromptName | None = "query" if opened.prompts else None
         vectors = self.encode([queries] if isinstance(queries, str) else queries, prompt_name=query)
-        found = self._index.search(vectors, top_k=top_k, threshold=threshold)
+        found = opened.search(vectors, top_k=top_k, threshold=threshold, where=where)
         return found[0] if single else found
+
+    def _opened(self) -> Index:
+        if self._index is None:
+            raise UserError("no index to search: call build_index(sentences) or load_index(directory) first.")
+        return self._index
+
+    def _fingerprint(self, prompts: bool) -> np.ndarray:
+        """What tells models apart; of passages where an index has prompts."""
+        return self.encode(PROBES, prompt_name="passage") if prompts else self._probes
+
+    @contextmanager
+    def _spool(
+        self,
+        work: Path,
+        texts: Iterable[str] | str | Path | Records,
+        ids: Iterable[str] | None,
+        metadata: Iterable[Mapping[str, Any]] | None,
+        batch_size: int,
+        progress: Callable[[int], None] | None,
+        about: About | None = None,
+    ) -> Iterator[tuple[Layout, Iterator[Record], np.ndarray]]:
+        """Encodes texts, which may be read only once: they and their vectors lie on the disk meanwhile.
+
+        They become as those of the index are that they are for.
+        """
+        layout, dim = (None, self.dim) if about is None else (about.layout, about.dim)
+        if isinstance(texts, str | Path):
+            if ids is not None or metadata is not None:
+                raise UserError("`ids` and `metadata` go with texts; those of a file are its columns.")
+            texts = open_records(Path(texts), like=layout)
+        if isinstance(texts, Records):
+            layout, records = texts.layout, texts.read()
+        else:
+            layout, records = given_records(texts, ids, metadata, layout)
+        prompts = self.prompt_names if about is None else about.prompts
+        prompt_name: PromptName | None = "passage" if prompts else None
+        work.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=work) as name:
+            lines, rows, count = Path(name, "records.jsonl"), Path(name, "vectors"), 0
+            with lines.open("w", encoding="utf-8") as record_file, rows.open("wb") as vector_file:
+                while block := list(islice(records, batch_size * _BATCHES_AT_ONCE)):
+                    record_file.writelines(f"{json.dumps(record)}\n" for record in block)
+                    words = [record.text for record in block]
+                    vectors = self.encode(words, batch_size=batch_size, prompt_name=prompt_name)
+                    vector_file.write(np.ascontiguousarray(compact.shortened(vectors, dim), "<f4").tobytes())
+                    count += len(block)
+                    if progress is not None:
+                        progress(count)
+            if count == 0:
+                raise UserError("nothing to index: there are no texts.")
+            with lines.open(encoding="utf-8") as written:
+                again = (Record(*json.loads(line)) for line in written)
+                yield layout, again, np.memmap(rows, "<f4", "r", shape=(count, dim))
 
     def _check(self, vectors: np.ndarray, rows: int, dtype: Dtype = "float32") -> np.ndarray:
         expected = (rows, compact.width(self._full_dim, dtype))
@@ -261,20 +394,6 @@ class Client:
                 "were expected. Was the model behind this address replaced by another? Then make a new Client."
             )
         return vectors
-
-    def _encoded(
-        self,
-        sentences: Iterator[str],
-        batch_size: int,
-        prompt_name: PromptName | None,
-        progress: Callable[[int], None] | None,
-    ) -> Iterator[tuple[list[str], np.ndarray]]:
-        done = 0
-        while block := list(islice(sentences, batch_size * _BATCHES_AT_ONCE)):
-            yield block, self.encode(block, batch_size=batch_size, prompt_name=prompt_name)
-            done += len(block)
-            if progress is not None:
-                progress(done)
 
 
 def _connect(model: str, timeout: float, retry_for: float) -> Backend:
@@ -302,15 +421,3 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
 
     quiet.import_tensorflow(onednn=False)
     return DiskBackend(Path(model))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    from simcse_tf.data import text
-
-    def reject(where: str, problem: str, start: str) -> None:
-        raise UserError(f'{where}: {problem}; the line starts "{start}". Correct it.')
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Give the name of a text file, or the sentences themselves as a list.")
-    for (sentence,) in text.rows(path, (), reject):
-        yield sentence

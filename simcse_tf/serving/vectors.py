@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from simcse_tf.data.strings import PromptName
 from simcse_tf.errors import UserError
 from simcse_tf.files import write_whole
 from simcse_tf.serving import compact, probes
@@ -46,6 +48,8 @@ class About:
     fingerprint: tuple[tuple[float, ...], ...] = ()
     # Of the vectors. Version 0.1.0 knew float32 alone.
     dtype: Dtype = "float32"
+    # The model's prompt that was put before each text; 0.1.0 had none.
+    prompt_name: PromptName | None = None
 
     @property
     def dim(self) -> int:
@@ -67,9 +71,10 @@ class About:
         name = f"embeddings-{i:05d}-of-{self.shards:05d}.npy"
         return name, min(self.shard_size, self.rows - i * self.shard_size)
 
-    def of_model(self, name: str, fingerprint: np.ndarray) -> About:
+    def of_model(self, name: str, fingerprint: np.ndarray, prompt_name: PromptName | None = None) -> About:
         """The same texts, and the model that their vectors come from."""
-        return replace(self, model=name, fingerprint=tuple(tuple(row) for row in fingerprint.tolist()))
+        rows = tuple(tuple(row) for row in fingerprint.tolist())
+        return replace(self, model=name, fingerprint=rows, prompt_name=prompt_name)
 
 
 def read_about(directory: Path) -> About:
@@ -105,9 +110,10 @@ def check_free(directory: Path) -> None:
 
 def begin(directory: Path, about: About) -> About:
     """Makes an empty directory for the vectors; what was there goes."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return _save(directory, about)
+    with _writing(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        return _save(directory, about)
 
 
 def resume(directory: Path, now: About) -> About:
@@ -123,13 +129,42 @@ def resume(directory: Path, now: About) -> About:
             f"{directory}: begun with another model ({before.model}), another `dim` or another prompt, which give the "
             f"same texts other vectors. Give those that it was begun with, or delete {directory} to start anew."
         )
-    for i in range(-(-before.done // before.shard_size)):
-        name, rows = before.shard(i)
-        written = min(rows, before.done - i * before.shard_size)
-        path, size = directory / name, len(_header(rows, before)) + written * before.row_bytes
-        if not path.is_file() or path.stat().st_size < size:
-            raise UserError(f"rows that were written are missing from {path}. Delete {directory} to start anew.")
+    _check_written(directory, before)
     return before
+
+
+class Stored:
+    """All vectors in a directory, as rows that are read when they are sliced: none is mapped into memory.
+
+    Args:
+        directory: What `fill` has filled, or `simcse_tf.encode` has written.
+
+    Raises:
+        UserError: There are no vectors, they are not complete, or rows are missing.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory, self.about = directory, read_about(directory)
+        if self.about.done != self.about.rows:
+            raise UserError(f"{directory}: has {self.about.done} of {self.about.rows} vectors. Encode the rest first.")
+        _check_written(directory, self.about)
+        self.shape = (self.about.rows, self.about.dim)
+
+    def __len__(self) -> int:
+        return self.about.rows
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """`(rows, dim)` float32 of unit length."""
+        begin, end, _ = rows.indices(len(self))
+        dtype, width, read = compact.stored_as(self.about.dtype), compact.width(self.about.dim, self.about.dtype), []
+        while begin < end:
+            shard, row = divmod(begin, self.about.shard_size)
+            name, there = self.about.shard(shard)
+            count = min(there - row, end - begin)
+            offset = len(_header(there, self.about)) + row * self.about.row_bytes
+            read.append(np.fromfile(self.directory / name, dtype, count * width, offset=offset).reshape(count, width))
+            begin += count
+        return compact.floats(np.concatenate(read), self.about.dim)
 
 
 def fill(
@@ -178,10 +213,24 @@ def check_texts(directory: Path, before: About, now: About, source: str) -> None
         )
 
 
+def _check_written(directory: Path, about: About) -> None:
+    """Checks that the rows that were recorded are there.
+
+    Raises:
+        UserError: They are not.
+    """
+    for i in range(-(-about.done // about.shard_size)):
+        name, rows = about.shard(i)
+        written = min(rows, about.done - i * about.shard_size)
+        path, size = directory / name, len(_header(rows, about)) + written * about.row_bytes
+        if not path.is_file() or path.stat().st_size < size:
+            raise UserError(f"rows that were written are missing from {path}. Delete {directory} to start anew.")
+
+
 def _append(directory: Path, about: About, vectors: np.ndarray) -> About:
     """Writes rows, then that they are there. A kill in between leaves rows that the next process writes again."""
     done = about.done
-    try:
+    with _writing(directory):
         while len(vectors):
             shard, row = divmod(done, about.shard_size)
             name, rows = about.shard(shard)
@@ -196,6 +245,12 @@ def _append(directory: Path, about: About, vectors: np.ndarray) -> About:
                 os.fsync(file.fileno())
             done, vectors = done + len(here), vectors[len(here) :]
         return _save(directory, replace(about, done=done))
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as e:
         raise UserError(f"{directory}: cannot be written ({e.strerror}). Continue with `resume` when it can.") from e
 
