@@ -12,10 +12,11 @@ from simcse_tf import cli
 COMMANDS = {
     "train": ("simcse_tf.train", "train a sentence encoder, export it and report what changed"),
     "evaluate": ("simcse_tf.evaluate", "score an encoder on graded pairs, STS and transfer tasks"),
-    "encode": ("simcse_tf.encode", "encode a file of texts as an array of vectors"),
+    "encode": ("simcse_tf.encode", "encode a file of texts as an array of vectors, or as Parquet"),
     "mine": ("simcse_tf.mine", "find hard negatives for pairs"),
     "deduplicate": ("simcse_tf.deduplicate", "leave out the rows of a file that repeat others"),
     "index": ("simcse_tf.index", "build, change and search an index of texts"),
+    "paraphrases": ("simcse_tf.paraphrases", "find texts that say the same: pairs and communities"),
     "export": ("simcse_tf.export", "export an encoder for TensorFlow Serving or another library"),
     "serve": ("simcse_tf.serve", "serve a model over HTTP, without TensorFlow where it needs none"),
     "ablate": ("simcse_tf.ablate", "compare settings over several seeds"),

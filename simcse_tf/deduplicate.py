@@ -7,11 +7,8 @@ their cells. Texts are compared, not what stands beside them: of equal texts wit
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
-from array import array
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +20,8 @@ from rich.table import Table
 
 from simcse_tf import cli, loading
 from simcse_tf.checks import check_range, require
-from simcse_tf.data import sources, tables
-from simcse_tf.data.mining import distinct
-from simcse_tf.data.rows import Reject, Row, checked, lines, suffix
-from simcse_tf.data.strings import folded
+from simcse_tf.data import whole_rows
+from simcse_tf.data.rows import suffix
 from simcse_tf.errors import UserError
 from simcse_tf.files import Output, check_writable
 from simcse_tf.indexing import Indexer
@@ -36,8 +31,6 @@ _DESCRIPTION = (
     "Leave out the rows of a file that repeat others: those that differ in case and spacing alone, and with --model "
     "those that the encoder takes for the same. In order, a row is kept unless it repeats one that was kept before it."
 )
-# Files whose rows have a header, and may span lines.
-_TABLES = (".csv", ".tsv")
 _SAMPLE = 5
 
 
@@ -71,23 +64,6 @@ class DeduplicateConfig:
 
 
 @dataclass(frozen=True)
-class Texts:
-    """The rows of a file, by number; the texts themselves are in the file.
-
-    Attributes:
-        numbers: `(rows,)` int: the number of each row's text among the distinct ones.
-        first: `(rows,)` bool: whether it is there for the first time.
-        sha256: Of all of them.
-        bad: Rows of the file that cannot be used; they have no number.
-    """
-
-    numbers: np.ndarray
-    first: np.ndarray
-    sha256: str
-    bad: int
-
-
-@dataclass(frozen=True)
 class Repetitions:
     """Which rows repeat which.
 
@@ -111,14 +87,14 @@ def main(arguments: list[str]) -> None:
     """The command: numbers the distinct rows, compares their vectors, writes those that are kept."""
     config = cli.parse(DeduplicateConfig, arguments, prog=cli.prog("deduplicate"), description=_DESCRIPTION)
     output = Output(config.to, config.resume, config.overwrite)
-    columns = _check(config, output)
+    source = _check(config, output)
     load = loading.locate(config.model) if config.model is not None else None
     if output.complete():
         print(f"{config.to}: is complete")
         return
     console = cli.console()
     with cli.phase(console, f"reading {config.file}"):
-        texts = _survey(config, columns)
+        texts = whole_rows.survey(source, skip_bad_rows=config.skip_bad_rows)
     if load is None:
         output.begin()
         found = _exact(texts)
@@ -128,25 +104,16 @@ def main(arguments: list[str]) -> None:
             model = load()
         output.begin()
         indexer = Indexer(model, str(config.model), batch_size=config.batch_size, console=console)
-        found = _near(config, columns, texts, indexer, output.work / "rows", console)
-    examples = _write(config, columns, found, output)
+        found = _near(config, texts, indexer, output.work / "rows", console)
+    examples = _write(source, found, output)
     _report(config, texts, found, examples, console)
     output.publish()
 
 
-def _check(config: DeduplicateConfig, output: Output) -> Row:
-    """Checks flags and file; returns the columns that are compared."""
+def _check(config: DeduplicateConfig, output: Output) -> whole_rows.WholeRows:
     check_range("batch_size", config.batch_size, low=1)
     check_range("threshold", config.threshold, above=0, high=1, why="it is a cosine")
-    if not config.file.is_file():
-        raise UserError(f"{config.file}: no such file.")
-    source = sources.open_source(str(config.file), columns=config.columns)
-    # A label or a score stands beside the texts.
-    columns = source.columns[:-1] if source.target else source.columns
-    names = tables.header(config.file) if suffix(config.file) in _TABLES else []
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{config.file}: two columns are named '{name}'. Rename one of them.")
+    source = whole_rows.open_whole_rows(config.file, config.columns)
     if config.to.suffix.lower() != suffix(config.file):
         raise UserError(f"`to` {config.to}: must end in {suffix(config.file)}, as {config.file} does.")
     if config.to.exists() and config.to.samefile(config.file):
@@ -156,74 +123,22 @@ def _check(config: DeduplicateConfig, output: Output) -> Row:
         check_writable(config.json, "json")
     if config.model is not None:
         require("faiss", "index", "finding near repetitions needs faiss")
-    return columns
+    return source
 
 
-def _survey(config: DeduplicateConfig, columns: Row) -> Texts:
-    """Reads the file once: a bad row is found now and not in an hour."""
-    keys, digest, bad = array("Q"), hashlib.sha256(), 0
-
-    def reject(where: str, problem: str, start: str) -> None:
-        nonlocal bad
-        if not config.skip_bad_rows:
-            raise UserError(
-                f'{where}: {problem}; the row starts "{start}". Correct it, or set `skip_bad_rows` to leave such rows '
-                "out and count them."
-            )
-        bad += 1
-
-    for _, row in _rows(config.file, columns, reject):
-        joined = " \0 ".join(row)
-        keys.append(folded(joined))
-        digest.update(f"{joined}\n".encode())
-    if not keys:
-        raise UserError(f"{config.file}: no row with text in it.")
-    return Texts(*distinct(np.array(keys)), digest.hexdigest(), bad)
-
-
-def _rows(path: Path, columns: Row, on_bad: Reject = lambda *_: None) -> Iterator[tuple[bytes, Row]]:
-    """The rows of a file as they are in the output, and the texts by which they are compared; bad ones are left out."""
-    if suffix(path) in _TABLES:
-        names = tables.header(path)
-        places = [names.index(name) for name in columns]
-
-        def check(cells: Iterable[object], _: Row) -> tuple[list[str], Row]:
-            record = [str(cell) for cell in cells]
-            return record, checked((record[i] for i in places), columns)
-
-        for record, row in tables.rows(path, tuple(names), on_bad, check):
-            yield tables.written([record], path), row
-        return
-    # Each line that is not blank gives a row, or is rejected.
-    whole = (raw for raw in lines(path) if raw.decode("utf-8", "replace").strip())
-
-    def reject(*problem: str) -> None:
-        on_bad(*problem)
-        next(whole)
-
-    for row, raw in zip(sources.FORMATS[suffix(path)].rows(path, columns, reject), whole, strict=True):
-        yield raw.rstrip(b"\r\n") + b"\n", row
-
-
-def _exact(texts: Texts) -> Repetitions:
+def _exact(texts: whole_rows.Texts) -> Repetitions:
     """Rows that repeat others but for case and spacing."""
     rows = len(texts.first)
-    exact = np.where(texts.first, -1, np.flatnonzero(texts.first)[texts.numbers])
-    return Repetitions(exact, np.full(rows, -1), np.zeros(rows, "float32"))
+    return Repetitions(texts.repeats, np.full(rows, -1), np.zeros(rows, "float32"))
 
 
 def _near(
-    config: DeduplicateConfig, columns: Row, texts: Texts, indexer: Indexer, directory: Path, console: Console
+    config: DeduplicateConfig, texts: whole_rows.Texts, indexer: Indexer, directory: Path, console: Console
 ) -> Repetitions:
     """Adds the rows that are near to others."""
-
-    def distinct_texts() -> Iterator[str]:
-        rows = itertools.compress(_rows(config.file, columns), texts.first)
-        return (" ".join(row) for _, row in rows)
-
-    rows = np.flatnonzero(texts.first)
-    vectors = indexer.encode(directory, distinct_texts(), len(rows), texts.sha256, source=str(config.file))
-    index = indexer.index(directory, distinct_texts(), vectors, config.index)
+    rows = texts.rows
+    vectors = indexer.encode(directory, texts.read(), len(rows), texts.sha256, source=str(config.file))
+    index = indexer.index(directory, texts.read(), vectors, config.index)
     with cli.Counted(console, "comparing", "texts", len(rows)) as shown:
         shown.update(0)
         repeats, cosines = first_of_each(index, vectors, config.threshold, progress=shown.update)
@@ -233,21 +148,20 @@ def _near(
     return found
 
 
-def _write(config: DeduplicateConfig, columns: Row, found: Repetitions, output: Output) -> dict[int, str]:
+def _write(source: whole_rows.WholeRows, found: Repetitions, output: Output) -> dict[int, str]:
     """Writes the rows that are kept; returns the texts of the others' samples and of what these repeat."""
     wanted = {i for of in (found.exact, found.near) for row in _sample(of) for i in (row, int(of[row]))}
     examples: dict[int, str] = {}
     with open(output.unfinished, "wb") as file:
-        if suffix(config.file) in _TABLES:
-            file.write(tables.written([tables.header(config.file)], config.file))
+        file.write(source.head)
         count, kept = 0, found.kept.tolist()
-        for count, (raw, row) in enumerate(itertools.islice(_rows(config.file, columns), len(kept)), 1):
+        for count, (record, row) in enumerate(itertools.islice(source.rows(), len(kept)), 1):
             if kept[count - 1]:
-                file.write(raw)
+                file.write(source.written(record))
             if count - 1 in wanted:
                 examples[count - 1] = " ".join(row)
         if count != len(kept):
-            raise UserError(f"{config.file}: changed while it was being read. Start anew with `overwrite`.")
+            raise UserError(f"{source.path}: changed while it was being read. Start anew with `overwrite`.")
         file.flush()
         os.fsync(file.fileno())
     return examples
@@ -260,7 +174,11 @@ def _sample(of: np.ndarray) -> list[int]:
 
 
 def _report(
-    config: DeduplicateConfig, texts: Texts, found: Repetitions, examples: dict[int, str], console: Console
+    config: DeduplicateConfig,
+    texts: whole_rows.Texts,
+    found: Repetitions,
+    examples: dict[int, str],
+    console: Console,
 ) -> None:
     """Shows what was left out, with examples; prints the same as JSON."""
     rows, kept = len(found.exact), int(np.count_nonzero(found.kept))

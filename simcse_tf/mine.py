@@ -22,7 +22,7 @@ from rich.table import Table
 
 from simcse_tf import cli, loading
 from simcse_tf.checks import check_range, require
-from simcse_tf.data import json_lines, mining, sources, tables
+from simcse_tf.data import mining, sources
 from simcse_tf.data.columns import names_of_views, only_text
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
@@ -35,7 +35,6 @@ _DESCRIPTION = (
     "Find hard negatives for pairs: texts that the encoder takes for similar to an anchor, and that are not its "
     "positives. The output appears when it is complete; a run that was killed continues with --resume."
 )
-_SUFFIXES = (".csv", ".tsv", ".jsonl")
 # Rows whose anchors are searched for together. What they give is written at once: a kill loses no more.
 _BLOCK = 1024
 _FOUND = "found.json"
@@ -193,8 +192,8 @@ def _check(config: MineConfig, output: Output) -> None:
         check_range("relative_margin", config.relative_margin, low=0, high=1)
     if config.corpus_column is not None and config.corpus is None:
         raise UserError("`corpus_column` names a column of `corpus`: give that too.")
-    if config.to.suffix.lower() not in _SUFFIXES:
-        raise UserError(f"`to` {config.to}: must end in {', '.join(_SUFFIXES)}.")
+    if config.to.suffix.lower() not in sources.WITH_COLUMNS:
+        raise UserError(f"`to` {config.to}: must end in {', '.join(sources.WITH_COLUMNS)}.")
     for given in (Path(config.pairs), config.corpus):
         if given is not None and given.exists() and config.to.exists() and given.samefile(config.to):
             raise UserError(f"`to` {config.to}: is a file that is read. Choose another name.")
@@ -296,12 +295,12 @@ def _mine(texts: mining.Texts, config: MineConfig, space: Space, output: Output,
     ):
         file.truncate(found.size)
         file.seek(found.size)
-        if not found.rows and config.to.suffix.lower() != ".jsonl":
-            file.write(tables.written([config.names], config.to))
+        if not found.rows:
+            file.write(sources.heading(config.to, config.names))
         shown.update(found.rows)
         while block := list(itertools.islice(stream, _BLOCK)):
             lines = _block(block, found, texts, config, space, positives)
-            file.write(_written(lines, config))
+            file.write(sources.written(config.to, config.names, lines))
             file.flush()
             os.fsync(file.fileno())
             found.size = file.tell()
@@ -383,12 +382,6 @@ def _block(
         found.sample.append((float(drawn[i]), {"anchor": texts_of[0], "positive": scored[0], "negatives": scored[1:]}))
     found.sample = sorted(found.sample, key=lambda one: one[0])[:_SAMPLE]
     return lines
-
-
-def _written(lines: list[Row], config: MineConfig) -> bytes:
-    if config.to.suffix.lower() != ".jsonl":
-        return tables.written(lines, config.to)
-    return json_lines.written(config.names, lines)
 
 
 def _reasons(found: Found) -> str:

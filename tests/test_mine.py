@@ -225,7 +225,7 @@ class TestResume:
 
     def test_other_limits_keep_the_vectors_and_begin_the_rows_anew(self, run, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(mine, "_written", lambda lines, config: (_ for _ in ()).throw(Killed))
+            patch.setattr(mine.sources, "written", lambda *arguments: (_ for _ in ()).throw(Killed))
             run("--relative-margin", 0.2, killed=True)
         again = Stub()
         found = run("--resume", model=again)

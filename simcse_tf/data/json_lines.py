@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from simcse_tf.data.rows import (
     MISSING,
@@ -23,7 +24,7 @@ from simcse_tf.data.rows import (
 from simcse_tf.errors import UserError
 
 
-def written(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
+def written(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """Rows as they stand in a .jsonl file."""
     objects = (dict(zip(columns, row, strict=True)) for row in rows)
     return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects).encode()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 from simcse_tf.data import documents, json_lines, tables, targets, text, tfds
 from simcse_tf.data.columns import Target, choose, only_text
@@ -29,6 +30,10 @@ FORMATS: dict[str, Format] = {
     ".tsv": tables.FORMAT,
     ".jsonl": json_lines.FORMAT,
 }
+# Files whose rows have a header, and may span lines.
+TABLES = (".csv", ".tsv")
+# Files whose rows have named columns.
+WITH_COLUMNS = (*TABLES, ".jsonl")
 _BUNDLED = {"bundled": "sentences.txt", "bundled:triplets": "triplets.csv"}
 _NAMES = (*_BUNDLED, *PUBLISHED, tfds.NLI)
 
@@ -235,6 +240,18 @@ def file_format(path: Path, *, otherwise: str) -> Format:
         raise UserError(f"{path}: empty (0 lines). Expected rows of text.")
     first.close()
     return FORMATS[suffix(path)]
+
+
+def heading(path: Path, names: Sequence[str]) -> bytes:
+    """What stands above the rows of a file of this name."""
+    return tables.written([names], path) if suffix(path) in TABLES else b""
+
+
+def written(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Rows as they stand in a file of this name; numbers stay numbers in JSON lines."""
+    if suffix(path) in TABLES:
+        return tables.written((map(str, row) for row in rows), path)
+    return json_lines.written(names, rows)
 
 
 def _open_file(spec: str, path: Path, columns: tuple[str, ...]) -> Source:

@@ -19,7 +19,7 @@ from simcse_tf.data.records import Layout, Record, Records, given_records, open_
 from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new
-from simcse_tf.serving import compact
+from simcse_tf.serving import compact, paraphrases
 from simcse_tf.serving.compact import Dtype
 from simcse_tf.serving.exported import is_litert
 from simcse_tf.serving.index import About, Answer, Index, Writer, read_about
@@ -175,9 +175,58 @@ class Client:
         Returns:
             `(len(a), len(b))` float32; a single text has no axis, so that two of them give a number.
         """
-        vectors = [compact.floats(x, self.dim) if isinstance(x, np.ndarray) else self.encode(x) for x in (a, b)]
+        vectors = [self._floats(x) for x in (a, b)]
         scores = vectors[0] @ vectors[1].T
         return float(scores) if scores.ndim == 0 else scores
+
+    def paraphrases(
+        self,
+        texts: Sequence[str] | np.ndarray,
+        *,
+        threshold: float = 0.8,
+        top_k: int = paraphrases.TOP_K,
+        batch_size: int = 64,
+    ) -> list[tuple[float, int, int]]:
+        """Finds pairs of texts that say the same. For files: `python -m simcse_tf.paraphrases`.
+
+        Above 50,000 texts it is approximate, and needs faiss.
+
+        Args:
+            texts: Texts, or the vectors that `encode` returned for them, of whichever dtype.
+            threshold: The least cosine.
+            top_k: Most pairs for each text, the most alike.
+            batch_size: Texts per call of the model.
+
+        Returns:
+            `(cosine, i, j)`, the places in `texts` of each pair, i < j, best first.
+
+        Raises:
+            UserError: As `encode`, or faiss is missing, or the threshold is no cosine above 0.
+        """
+        found, cosines = paraphrases.find(self._floats(texts, batch_size), threshold, top_k)
+        return [(cosine, i, j) for (i, j), cosine in zip(found.tolist(), cosines.tolist(), strict=True)]
+
+    def communities(
+        self, texts: Sequence[str] | np.ndarray, *, threshold: float = 0.8, batch_size: int = 64
+    ) -> list[list[int]]:
+        """Finds communities of texts that say the same, each around the text that is near to most others.
+
+        Args:
+            texts: As for `paraphrases`.
+            threshold: The least cosine with a community's first text.
+            batch_size: Texts per call of the model.
+
+        Returns:
+            The places in `texts` of each community of two and more, the largest first; of each the centre first, then
+            the nearest to it. No text is in two.
+
+        Raises:
+            UserError: As `paraphrases`.
+        """
+        vectors = self._floats(texts, batch_size)
+        centres, cosines = paraphrases.communities(vectors, *paraphrases.find(vectors, threshold), threshold)
+        groups = paraphrases.by_size(centres, cosines, centres == np.arange(len(centres)))
+        return [group.tolist() for group in groups]
 
     def build_index(
         self,
@@ -385,6 +434,12 @@ class Client:
             with lines.open(encoding="utf-8") as written:
                 again = (Record(*json.loads(line)) for line in written)
                 yield layout, again, np.memmap(rows, "<f4", "r", shape=(count, dim))
+
+    def _floats(self, texts: str | Sequence[str] | np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """The vectors of texts, or those that quantized ones stand for."""
+        if isinstance(texts, np.ndarray):
+            return compact.floats(texts, self.dim)
+        return self.encode(texts, batch_size=batch_size)
 
     def _check(self, vectors: np.ndarray, rows: int, dtype: Dtype = "float32") -> np.ndarray:
         expected = (rows, compact.width(self._full_dim, dtype))
