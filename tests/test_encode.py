@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from simcse_tf import encode, export
@@ -69,7 +70,7 @@ def test_the_command_line_runs_on_a_preset_and_says_nothing_of_tensorflows(tiny_
     ("flags", "message"),
     [
         (["--input", "none.txt", "--output", "x.npy"], "--input none.txt: no such file"),
-        (["--input", "in.txt", "--output", "x.csv"], "must end in .npy. For a directory of arrays give --shard-size"),
+        (["--input", "in.txt", "--output", "x.csv"], "must end in .npy or .parquet. For a directory give --shard-size"),
         (["--input", "in.txt", "--output", "x.npy", "--shard-size", "9"], "with --shard-size it is a directory"),
         (["--input", "in.txt", "--output", "x", "--shard-size", "0"], "--shard-size 0: must be at least 1"),
         (
@@ -151,9 +152,12 @@ def run(tmp_path, monkeypatch):
 EXPECTED = Stub().encode(LINES)
 ONE = ("--output", "x.npy")
 SHARDS = ("--output", "x", "--shard-size", "11")
+PARTS = ("--output", "x.parquet", "--shard-size", "11")
 
 
 def written(output):
+    if output.suffix == ".parquet":
+        return np.stack(pyarrow.parquet.read_table(output)["vector"].to_numpy())
     if not output.is_dir():
         return np.load(output, mmap_mode="r")
     about = json.loads((output / "embeddings.json").read_text())
@@ -163,7 +167,7 @@ def written(output):
     return np.concatenate(arrays)
 
 
-@pytest.mark.parametrize("flags", [ONE, SHARDS])
+@pytest.mark.parametrize("flags", [ONE, SHARDS, PARTS])
 class TestResume:
     @pytest.mark.parametrize("moment", [1, 2, 3, 8, 14])
     def test_a_run_that_was_killed_gives_the_same_array(self, run, flags, moment):
@@ -279,7 +283,7 @@ def test_with_nothing_to_resume_the_command_starts(run):
     np.testing.assert_array_equal(np.load("x.npy"), EXPECTED)
 
 
-@pytest.mark.parametrize("flags", [ONE, SHARDS], ids=["one array", "shards"])
+@pytest.mark.parametrize("flags", [ONE, SHARDS, PARTS], ids=["one array", "shards", "parquet"])
 def test_a_complete_output_is_found_complete(run, capsys, flags):
     run(*flags)
     capsys.readouterr()
@@ -317,3 +321,92 @@ except errors.UserError as e:
 """
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False in.txt: its texts are not those")
+
+
+ROWS = """{"id": "a", "text": "line 0", "year": 1999, "price": 1, "tag": "x"}
+{"id": "b", "text": "line 1", "year": null, "price": 1.5}
+{"text": "line 2", "id": 7, "year": 9007199254740993, "price": 2, "tag": ["y"]}
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_parquet_has_the_columns_of_the_file_with_their_types(run, dtype):
+    Path("in.jsonl").write_text(ROWS, "utf-8")
+    run("--input", "in.jsonl", "--output", "x.parquet", "--shard-size", "2", "--dtype", dtype)
+    assert sorted(path.name for path in Path("x.parquet").iterdir()) == [
+        "embeddings-00000-of-00002.parquet",
+        "embeddings-00001-of-00002.parquet",
+    ]
+    table = pyarrow.parquet.read_table("x.parquet")
+    assert table.drop_columns("vector").to_pylist() == [
+        {"id": "a", "text": "line 0", "year": 1999, "price": 1, "tag": "x"},
+        {"id": "b", "text": "line 1", "year": None, "price": 1.5, "tag": None},
+        {"id": "7", "text": "line 2", "year": 9007199254740993, "price": 2, "tag": '["y"]'},
+    ]
+    assert [str(field.type) for field in table.schema][2:4] == ["int64", "double"]
+    expected = compact.quantized(EXPECTED[:3], dtype)
+    np.testing.assert_array_equal(written(Path("x.parquet")), expected)
+    assert table.schema.field("vector").type.value_type == pyarrow.from_numpy_dtype(expected.dtype)
+    assert json.loads(table.schema.metadata[b"simcse_tf"])["model"] == "some/model"
+    run("--input", "in.jsonl", "--output", "x.npy", "--dtype", dtype)
+    np.testing.assert_array_equal(np.load("x.npy"), expected)
+
+
+def test_ids_are_the_numbers_of_rows_where_there_are_none(run):
+    run("--output", "x.parquet", "--shard-size", "2", lines=["line 0", "", "line 2"])
+    rows = pyarrow.parquet.read_table("x.parquet").drop_columns("vector").to_pylist()
+    assert rows == [{"id": 0, "text": "line 0"}, {"id": 1, "text": ""}, {"id": 2, "text": "line 2"}]
+    Path("in.csv").write_text("name,body\nx,line 0\ny,line 1\n", "utf-8")
+    run("--input", "in.csv", "--output", "y.parquet", "--text-column", "body", "--id-column", "name")
+    rows = pyarrow.parquet.read_table("y.parquet").drop_columns("vector").to_pylist()
+    assert rows == [{"id": "x", "body": "line 0"}, {"id": "y", "body": "line 1"}]
+
+
+def test_a_run_that_was_killed_while_it_wrote_parquet_encodes_nothing_again(run, monkeypatch):
+    write, shards = encode.parquet.write, []
+
+    def dies(records, columns, directory, about, to):
+        write(records, columns, directory, about, to)
+        shards.extend(to.iterdir())
+        raise Killed
+
+    monkeypatch.setattr(encode.parquet, "write", dies)
+    run(*PARTS, killed=True)
+    assert len(shards) == 5
+    assert not Path("x.parquet").exists()
+    monkeypatch.setattr(encode.parquet, "write", write)
+    again = Stub()
+    run(*PARTS, "--resume", model=again)
+    assert again.left == -1, "texts were encoded again"
+    np.testing.assert_array_equal(written(Path("x.parquet")), EXPECTED)
+    assert [p.name for p in Path().iterdir() if p.name.startswith(".")] == []
+
+
+def test_other_metadata_is_not_taken_for_what_is_complete(run, capsys):
+    flags = ("--input", "in.jsonl", "--output", "x.parquet")
+    Path("in.jsonl").write_text(ROWS, "utf-8")
+    run(*flags)
+    run(*flags, "--resume")
+    assert "is complete, 3 x 5" in capsys.readouterr().out
+    Path("in.jsonl").write_text(ROWS.replace("1999", "2000"), "utf-8")
+    with pytest.raises(UserError, match="its texts are not those"):
+        run(*flags, "--resume")
+    Path("x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="x.parquet: not a Parquet file of vectors"):
+        run(*flags, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        ("id,text\n1,a\n1,b\n", [], "in.csv:3: the id '1' is there for the second time"),
+        ("text,vector\na,b\n", [], "in.csv: 'vector' is what the vectors are called"),
+        ("a,b\n1,2\n", [], "which of its columns"),
+        ("text\na\n", ["--id-column", "key"], "no column 'key'"),
+    ],
+)
+def test_rows_that_parquet_cannot_have(run, content, flags, message):
+    Path("in.csv").write_text(content, "utf-8")
+    with pytest.raises(UserError, match=message):
+        run("--input", "in.csv", "--output", "x.parquet", *flags)
+    assert not list(Path().glob("*x.parquet*"))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,11 @@ class About:
         name = f"embeddings-{i:05d}-of-{self.shards:05d}.npy"
         return name, min(self.shard_size, self.rows - i * self.shard_size)
 
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> About:
+        """What is in such a file, whichever version wrote it."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
     def of_model(self, name: str, fingerprint: np.ndarray, prompt_name: PromptName | None = None) -> About:
         """The same texts, and the model that their vectors come from."""
         rows = tuple(tuple(row) for row in fingerprint.tolist())
@@ -85,8 +91,7 @@ def read_about(directory: Path) -> About:
     """
     path = directory / ABOUT
     try:
-        values = json.loads(path.read_text("utf-8"))
-        return About(**{field.name: values[field.name] for field in fields(About) if field.name in values})
+        return About.of_json(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: not a list of vectors ({e}). Delete {directory} to start anew.") from e
 

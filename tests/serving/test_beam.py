@@ -33,5 +33,6 @@ def test_the_documented_pipeline_gives_every_text_its_vector(exported, tmp_path)
 
     rows = [row for file in tmp_path.glob("out/*.parquet") for row in parquet.read_table(file).to_pylist()]
     assert sorted(row["text"] for row in rows) == sorted(texts)
-    expected = Client(exported).encode([row["text"] for row in rows])
-    np.testing.assert_allclose([row["embedding"] for row in rows], expected, atol=1e-5)
+    assert len({row["id"] for row in rows}) == len(set(texts))
+    expected = Client(exported).encode([row["text"] for row in rows], prompt_name="passage")
+    np.testing.assert_allclose([row["vector"] for row in rows], expected, atol=1e-5)
