@@ -106,8 +106,8 @@ def test_plain_text_is_numbered(run):
     assert {(answer["id"], answer["text"]) for answer in answers} == {("0", "a dog"), ("1", "the cat"), ("2", "a fox")}
 
 
-def test_json_says_what_a_value_is(run):
-    lines = [{"text": "a", "zip": "01234", "n": 1.5, "ok": True, "tags": ["x"]}, {"text": "b", "zip": None, "n": None}]
+def test_json_says_what_a_value_is_and_any_line_which_columns_there_are(run):
+    lines = [{"text": "b", "zip": None, "n": None}, {"text": "a", "zip": "01234", "n": 1.5, "ok": True, "tags": ["x"]}]
     Path("in.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
     made = run("build", "in.jsonl", "--model", "m", "--to", "i")
     assert made["columns"]["metadata"] == {"zip": "text", "n": "number", "ok": "number", "tags": "text"}

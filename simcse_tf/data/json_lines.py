@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -63,6 +64,19 @@ def keys(path: Path) -> list[str]:
         except BadTextError as e:
             problem = problem if raw.isspace() else str(e)
     raise UserError(f"{path}: no JSON object in its first 100 lines ({problem}). Expected one on each line.")
+
+
+def every_key(path: Path) -> list[str]:
+    """The keys of all JSON objects, in the order in which they first come; lines without an object are skipped.
+
+    Raises:
+        UserError: There is no object in the first 100 lines.
+    """
+    found = dict.fromkeys(keys(path))
+    for raw in lines(path):
+        with contextlib.suppress(BadTextError):
+            found.update(dict.fromkeys(_object(raw)))
+    return list(found)
 
 
 def _object(raw: bytes) -> dict[str, object]:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from simcse_tf.data import sources, text
+from simcse_tf.data import json_lines, sources, text
 from simcse_tf.data.columns import check_columns, only_text
 from simcse_tf.data.rows import MISSING, BadTextError, Row, checked, first_place, identifier, suffix
 from simcse_tf.errors import UserError
@@ -193,6 +193,9 @@ def open_records(
     """
     form = sources.file_format(path, otherwise="Name a file of texts.")
     names = None if form.columns is None else form.columns(path)
+    if suffix(path) == ".jsonl":
+        # A key may be in some objects alone.
+        names = json_lines.every_key(path)
     layout = like if like is not None else _choose(path, names, text_column, id_column)
     if names is None and layout.columns:
         raise UserError(f"{path}: plain text has no columns; expected {', '.join(layout.columns)}. Give a table.")
