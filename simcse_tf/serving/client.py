@@ -10,21 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from simcse_tf.checks import check_choice, require
-from simcse_tf.data.records import Layout, Record, Records, given_records, open_records
 from simcse_tf.data.strings import PromptName, batches_by_length, check_prompt_name, valid_texts
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_new
 from simcse_tf.serving import compact, paraphrases
 from simcse_tf.serving.compact import Dtype
 from simcse_tf.serving.exported import is_litert
-from simcse_tf.serving.index import About, Answer, Index, Writer, read_about
 from simcse_tf.serving.probes import PROBES
-from simcse_tf.serving.segment import Bits, Kind
+
+if TYPE_CHECKING:
+    # What an index needs is imported when there is one: it would be a third of this module's time.
+    from simcse_tf.data.records import Layout, Record, Records
+    from simcse_tf.serving.index import About, Answer, Index
+    from simcse_tf.serving.segment import Bits, Kind
 
 # Batches whose texts are sorted by length together when an index is built; bounds the memory.
 _BATCHES_AT_ONCE = 16
@@ -259,6 +262,8 @@ class Client:
             UserError: faiss is missing; the file cannot be read; the directory exists or cannot be written; no texts;
                 two have one id; metadata that differ in their names, or in being text or number.
         """
+        from simcse_tf.serving import index
+
         temporary = None
         if to is None:
             temporary = tempfile.TemporaryDirectory(prefix="simcse_tf_index_")
@@ -267,7 +272,7 @@ class Client:
         check_new(directory)
         prompts = bool(self.prompt_names)
         try:
-            with Writer(directory) as writer:
+            with index.Writer(directory) as writer:
                 spool = self._spool(writer.work("build"), texts, ids, metadata, batch_size, progress)
                 with spool as (layout, records, vectors):
                     writer.build(
@@ -283,7 +288,7 @@ class Client:
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
-        self._index, self._temporary = Index(directory, self._fingerprint(prompts)), temporary
+        self._index, self._temporary = index.Index(directory, self._fingerprint(prompts)), temporary
         return self._index
 
     def load_index(self, directory: str | Path) -> Index:
@@ -292,13 +297,15 @@ class Client:
         Raises:
             UserError: There is none, it is damaged, or another model made it.
         """
-        prompts = read_about(Path(directory)).prompts
+        from simcse_tf.serving import index
+
+        prompts = index.read_about(Path(directory)).prompts
         if prompts and not self.prompt_names:
             raise UserError(
                 f"{directory}: was built with a model's prompts, and {self.name} has none. Open it with the model that "
                 "made it, or build it again."
             )
-        self._index = Index(Path(directory), self._fingerprint(prompts))
+        self._index = index.Index(Path(directory), self._fingerprint(prompts))
         return self._index
 
     def add(
@@ -325,8 +332,10 @@ class Client:
         Raises:
             UserError: There is no index, another process is changing it, or as `build_index`.
         """
+        from simcse_tf.serving import index
+
         opened = self._opened()
-        with Writer(opened.directory) as writer:
+        with index.Writer(opened.directory) as writer:
             about = opened.about
             spool = self._spool(writer.work("add"), texts, ids, metadata, batch_size, progress, about)
             with spool as (_, records, vectors):
@@ -345,7 +354,9 @@ class Client:
         Raises:
             UserError: There is no index, an id is not there, or `where` is no such expression: nothing is removed.
         """
-        with Writer(self._opened().directory) as writer:
+        from simcse_tf.serving import index
+
+        with index.Writer(self._opened().directory) as writer:
             return writer.remove([ids] if isinstance(ids, str) else list(ids), where)[1]
 
     def search(
@@ -406,6 +417,8 @@ class Client:
 
         They become as those of the index are that they are for.
         """
+        from simcse_tf.data.records import Record, Records, given_records, open_records
+
         layout, dim = (None, self.dim) if about is None else (about.layout, about.dim)
         if isinstance(texts, str | Path):
             if ids is not None or metadata is not None:
