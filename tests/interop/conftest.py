@@ -10,3 +10,6 @@ if any(
     for library in ("lancedb", "mediapipe", "mteb", "pymilvus", "sentence_transformers", "torch", "transformers")
 ):
     collect_ignore_glob = ["test_*.py"]
+else:
+    # Its import closes the handlers of all logs; were it absl's, which TensorFlow brings, also what pytest captures into.
+    import pymilvus  # noqa: F401  # pyright: ignore[reportMissingImports]
