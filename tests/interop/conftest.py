@@ -11,5 +11,5 @@ if any(
 ):
     collect_ignore_glob = ["test_*.py"]
 else:
-    # Its import closes the handlers of all logs; were it absl's, which TensorFlow brings, also what pytest captures into.
+    # Its import closes the handlers of all logs: later, absl's too, and with it the file into which pytest captures.
     import pymilvus  # noqa: F401  # pyright: ignore[reportMissingImports]
