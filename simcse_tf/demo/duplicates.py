@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,19 +12,22 @@ import gradio as gr
 import numpy as np
 
 from simcse_tf.data import tables
-from simcse_tf.data.rows import lines, suffix
+from simcse_tf.data.rows import suffix
+from simcse_tf.data.sources import TABLES
+from simcse_tf.data.whole_rows import WholeRows
 from simcse_tf.demo import given, pictures, text
 from simcse_tf.demo.kept import Kept
 from simcse_tf.demo.models import Model
 from simcse_tf.demo.page import SLOW, Page, api_errors, page_errors
-from simcse_tf.demo.vectors import Vectors, digest, nearest
+from simcse_tf.demo.vectors import Vectors, digest
 from simcse_tf.errors import UserError
+from simcse_tf.serving import paraphrases
 
 # Pairs are found once, above the lowest threshold that can be chosen; the slider then only looks.
 _LOWEST, _DEFAULT = 0.6, 0.85
 _KEPT = 8
-# Neighbours of a row that are looked at, and rows at a time.
-_NEAREST, _BLOCK = 50, 4096
+# Later rows that are near to a row, of which so many are looked at.
+_NEAREST = 50
 # Rows that are shown, those of which there are the most first, and of each the ones that repeat it.
 _SHOWN, _OF_EACH = 50, 10
 
@@ -52,17 +55,13 @@ class Duplicates:
 
         def find() -> Pairs:
             seen = self._vectors.of(texts, model, lambda share, doing: progress(share / 2, doing))
-            count = min(_NEAREST, len(texts) - 1)
+            among = paraphrases.cells(seen, "flat")
             found = []
-            for start in range(0, len(texts), _BLOCK):
-                progress(0.5 + start / len(texts) / 2, f"comparing {len(texts):,} sentences")
-                rows = np.arange(start, min(start + _BLOCK, len(texts)))
-                cosines, others = nearest(seen, rows, count)
-                near = cosines >= _LOWEST
-                both = np.stack([np.broadcast_to(rows[:, None], near.shape)[near], others[near]], axis=1)
-                found.append(Pairs(np.sort(both, axis=1), cosines[near]))
-            rows, first = np.unique(np.concatenate([each.rows for each in found]), axis=0, return_index=True)
-            return Pairs(rows, np.concatenate([each.cosines for each in found])[first])
+            for cell, pairs in enumerate(paraphrases.pairs(seen, among, _LOWEST, _NEAREST)):
+                found.append(Pairs(*pairs))
+                progress(0.5 + (cell + 1) / len(among) / 2, f"comparing {len(texts):,} sentences")
+            rows, cosines = zip(*found, strict=True)
+            return Pairs(*paraphrases.best_first(np.concatenate(rows), np.concatenate(cosines)))
 
         return self._pairs.get((digest(texts), model), find)
 
@@ -150,9 +149,10 @@ def build(page: Page, vectors: Vectors, folder: Path) -> None:
         name = Path(file).name if file else "sentences.txt"
         to = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(name).stem}-without-duplicates{Path(name).suffix}"
         if file:
-            head, rows = _as_they_stand(Path(file))
-            kept = (row for row, before in zip(rows, of.tolist(), strict=True) if before < 0)
-            to.write_bytes(head + b"".join(kept))
+            names = tables.header(Path(file)) if suffix(Path(file)) in TABLES else ()
+            source = WholeRows(Path(file), (), tuple(names))
+            kept = (record for (record, _), before in zip(source.rows(), of.tolist(), strict=True) if before < 0)
+            to.write_bytes(source.head + b"".join(map(source.written, kept)))
         else:
             to.write_text("".join(f"{texts[i]}\n" for i in np.flatnonzero(of < 0)), "utf-8")
         return str(to)
@@ -167,15 +167,6 @@ def build(page: Page, vectors: Vectors, folder: Path) -> None:
         return {"kept": np.flatnonzero(of < 0).tolist(), "repeats": repeated}
 
     gr.api(api_errors(endpoint), api_name="duplicates", **SLOW)
-
-
-def _as_they_stand(path: Path) -> tuple[bytes, Iterator[bytes]]:
-    """What stands above the rows of a file, and its rows."""
-    if suffix(path) not in (".csv", ".tsv"):
-        return b"", (line.rstrip(b"\r\n") + b"\n" for line in lines(path) if line.strip())
-    names = tuple(tables.header(path))
-    rows = tables.rows(path, names, lambda *_: None, lambda cells, _: tuple(map(str, cells)))
-    return tables.written([names], path), (tables.written([row], path) for row in rows)
 
 
 def _checked(threshold: Any) -> float:
