@@ -22,7 +22,7 @@ def clusters(vectors: np.ndarray, most: int) -> np.ndarray:
     import faiss
 
     k = max(2, min(most, len(vectors) // 6))
-    means = faiss.Kmeans(vectors.shape[1], k, niter=20, nredo=2, seed=0, spherical=True, min_points_per_centroid=1)
+    means = faiss.Kmeans(vectors.shape[1], k, niter=20, nredo=10, seed=0, spherical=True, min_points_per_centroid=1)
     means.train(vectors)
     # Equal vectors leave groups empty.
     found, groups = np.unique(means.assign(vectors)[1], return_inverse=True)

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,21 @@ class Jobs:
                 (job.directory / STOP).touch()
                 # The trainer is in the group of the process that waits for it.
                 os.killpg(int((job.directory / _LOCK).read_text()), signal.SIGTERM)
+
+    def delete(self, name: str) -> None:
+        """Deletes a training that has ended, its rows, log and run; the model that it exported stays.
+
+        Raises:
+            UserError: It has not ended, or it is what one that has not ended begins with.
+        """
+        job = self.get(name)
+        with self._lock:
+            if not job.state().ended:
+                raise UserError(f"'{name}' has not ended. Stop it first.")
+            for other in self.all():
+                if str(job.run) in other.about["flags"] and not other.state().ended:
+                    raise UserError(f"'{other.name}' begins with '{name}', and has not ended.")
+            shutil.rmtree(job.directory)
 
     def advance(self) -> None:
         """Starts the training that has waited longest, unless one is running."""

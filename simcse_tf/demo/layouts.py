@@ -22,7 +22,7 @@ from simcse_tf.errors import UserError
 CHOICES = {
     "pca": "PCA, at once",
     "umap": "UMAP, keeps neighbours together",
-    "tsne": "t-SNE, likewise, up to 10,000",
+    "tsne": "t-SNE, the same for up to 10,000",
 }
 _NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
 # t-SNE's time grows faster than the number of sentences: 10,000 take minutes.

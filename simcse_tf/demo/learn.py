@@ -183,7 +183,7 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
                 label="One sentence a line; or pairs, with | or a tab between the two",
                 value=_sample(),
                 lines=8,
-                max_lines=12,
+                max_lines=8,
                 elem_id="learn-text",
             )
             file = gr.File(
@@ -201,15 +201,23 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
                 visible=False,
                 elem_id="learn-columns",
             )
-            base = gr.Dropdown(
-                _choices(jobs),
-                value=next(iter(jobs.bases()), None),
-                label="Begin with",
-                allow_custom_value=True,
-                elem_id="learn-base",
-            )
-            # The placeholder is the name if nothing is typed; as a value it would replace what a visitor types early.
-            name = gr.Textbox(label="Call the model", placeholder=jobs.free_name(), max_lines=1, elem_id="learn-name")
+            with gr.Row():
+                base = gr.Dropdown(
+                    _choices(jobs),
+                    value=next(iter(jobs.bases()), None),
+                    label="Begin with",
+                    allow_custom_value=True,
+                    min_width=130,
+                    elem_id="learn-base",
+                )
+                # The placeholder is the name if nothing is typed; as a value it would replace what is typed early.
+                name = gr.Textbox(
+                    label="Call the model",
+                    placeholder=jobs.free_name(),
+                    max_lines=1,
+                    min_width=130,
+                    elem_id="learn-name",
+                )
             with gr.Accordion("Settings", open=False):
                 steps = gr.Slider(10, MAX_STEPS, value=Settings.steps, step=10, label="steps", elem_id="learn-steps")
                 temperature = gr.Dropdown(
@@ -234,11 +242,12 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
                     elem_id="learn-job",
                 )
                 stop = gr.Button("Stop", variant="stop", elem_id="learn-stop", visible=False, scale=1, min_width=80)
+                delete = gr.Button("Delete", elem_id="learn-delete", visible=False, scale=1, min_width=80)
             said = page.picture(elem_id="learn-status")
             moving = page.picture(value=_WAITING, elem_id="learn-motion", js_on_load=_MOVES)
     seen = gr.State(Seen())
     timer = gr.Timer(_LOOK_EVERY, active=False)
-    shown = [chosen, stop, said, moving, page.model, base, seen, timer]
+    shown = [chosen, stop, delete, said, moving, page.model, base, seen, timer]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
 
     source.change(
@@ -262,12 +271,15 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
     def look(name: str | None, seen: Seen) -> list[Any]:
         """What has changed since a visitor's last look."""
         names = tuple(job.name for job in jobs.all())
-        if not name or name not in names:
-            return [*[gr.skip()] * 6, Seen(), gr.Timer(active=False)]
+        if not names:
+            gone = gr.update(choices=[], value=None, visible=False)
+            return [gone, *[gr.update(visible=False)] * 2, "", _WAITING, *[gr.skip()] * 2, Seen(), gr.Timer(active=False)]
+        # Another visitor may have deleted it.
+        name = name if name in names else names[0]
         job = jobs.get(name)
         state = job.state()
         if seen.ended and seen.name == name:
-            return [*[gr.skip()] * 7, gr.Timer(active=False)]
+            return [*[gr.skip()] * 8, gr.Timer(active=False)]
         key = _key(registry, state)
         steps = tuple(runs.watched_steps(job.run))
         new = steps != seen.steps or seen.name != name
@@ -279,6 +291,7 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
             # A list that is drawn anew closes while somebody chooses.
             gr.skip() if names == seen.names else gr.update(choices=list(names), value=name, visible=True),
             gr.update(visible=not state.ended, interactive=state.what in ("waiting", "running")),
+            gr.update(visible=state.ended),
             status(jobs, job, state, key),
             _moving(job.run, steps) if new else gr.skip(),
             choice,
@@ -297,6 +310,10 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
     def end(name: str) -> None:
         jobs.stop(name)
 
+    def remove(name: str | None) -> None:
+        if name:
+            jobs.delete(name)
+
     def opened() -> list[Any]:
         """The training that runs, or the newest; and a name for the next."""
         every = jobs.all()
@@ -309,6 +326,9 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
         None, None, None, js="() => { simcseLink('learn', {}); simcseShow('learn-status'); }"
     )
     stop.click(page_errors(end), [chosen], None, **quiet).then(look, [chosen, seen], shown, **quiet)
+    asked = "(name) => confirm(`Delete the training ${name}, its texts and its steps? Its model stays.`) ? name : null"
+    removed = delete.click(page_errors(remove), [chosen], None, js=asked, **quiet)
+    removed.then(look, [chosen, seen], shown, **quiet)
     chosen.input(look, [chosen, seen], shown, **quiet)
     timer.tick(look, [chosen, seen], shown, **quiet)
     return [*shown, name], opened

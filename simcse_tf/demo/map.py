@@ -366,39 +366,39 @@ def _changed(drawn: Drawn) -> str:
 
 
 def _sample() -> str:
-    """Sentences to begin with: four subjects, mixed."""
+    """Sentences to begin with: four subjects, mixed, with words that come twice, which name their clusters."""
     subjects = [
         [
             "The orchestra tuned before the concert.",
-            "A violinist practised the difficult passage.",
-            "The choir sang without accompaniment.",
+            "The concert ended with a violin solo.",
+            "The choir sang the last song twice.",
             "She plays the drums in a jazz band.",
-            "His first album was recorded in a garage.",
-            "The pianist bowed to the audience.",
+            "The band recorded a song in a garage.",
+            "The violin was too loud for the choir.",
         ],
         [
             "Shares fell after the company's results.",
             "The central bank raised interest rates.",
-            "Inflation slowed for the third month.",
-            "Investors moved their money into bonds.",
-            "The firm paid its shareholders a dividend.",
-            "Unemployment reached its lowest level in years.",
+            "Inflation slowed, and interest rates may fall.",
+            "Investors sold their shares in the bank.",
+            "The company paid its investors a dividend.",
+            "Unemployment and inflation are lower than a year ago.",
         ],
         [
             "Let the dough rise for an hour.",
             "Season the soup with salt and pepper.",
-            "Fry the onions until they are golden.",
-            "Whisk the eggs with the sugar.",
-            "Roast the vegetables in a hot oven.",
-            "Serve the stew with fresh bread.",
+            "Fry the onions in butter until they are golden.",
+            "Whisk the butter with the sugar and salt.",
+            "Roast the onions in a hot oven.",
+            "Serve the soup with bread from the oven.",
         ],
         [
             "Heavy rain flooded the valley.",
             "Snow closed the mountain pass.",
-            "A warm wind blew from the south.",
-            "Thunder rolled over the lake all night.",
-            "The fog lifted before noon.",
-            "The drought dried out the river.",
+            "A warm wind brought rain from the south.",
+            "Snow fell on the mountain all night.",
+            "The fog in the valley lifted before noon.",
+            "The wind turned, and the fog came back.",
         ],
     ]
     return "\n".join(sentence for row in zip(*subjects, strict=True) for sentence in row)

@@ -85,6 +85,13 @@ def bars(rows: Sequence[tuple[str, float]], notes: Sequence[str] = ()) -> str:
     return f'<table class="bars"><thead>{head}</thead><tbody>{body}</tbody></table>'
 
 
+def heat(share: float) -> str:
+    """The attributes of a table's cell that is coloured by a share of 1."""
+    # Where dark ink is better read than light, in dark pages and in light ones.
+    shade = "hot" if share > 0.8 else "warm" if share > 0.55 else ""
+    return f'style="--p:{max(0.0, share):.0%}" class="{shade}"'
+
+
 def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
     """A table of cells coloured by score; `heat.js` shows which cell is under the pointer or the arrow keys.
 
@@ -96,8 +103,8 @@ def heat_map(sentences: Sequence[str], scores: np.ndarray) -> str:
     body = []
     for i, sentence in enumerate(sentences):
         cells = "".join(
-            f'<td data-r="{i + 1}" data-c="{j + 1}" data-s="{s:.3f}" style="--p:{max(0.0, s) * 100:.0f}%"'
-            f' class="{"hot" if s > 0.55 else ""}">{f"{round(s, 2) + 0.0:.2f}" if numbers else ""}</td>'
+            f'<td data-r="{i + 1}" data-c="{j + 1}" data-s="{s:.3f}" {heat(s)}>'
+            f"{f'{round(s, 2) + 0.0:.2f}' if numbers else ''}</td>"
             for j, s in enumerate(scores[i])
         )
         body.append(

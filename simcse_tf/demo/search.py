@@ -46,7 +46,7 @@ def build(page: Page, indexes: Indexes) -> None:
     """Adds the tab and its endpoints."""
     registry = page.registry
     file = gr.File(
-        label=f"A file (.txt with a sentence a line, .csv, .tsv, .jsonl), at most {text.MAX_INDEX:,} lines",
+        label=f"A file (.txt, .csv, .tsv, .jsonl), up to {text.MAX_INDEX:,} lines",
         file_types=text.SUFFIXES,
         type="filepath",
         height=150,
@@ -105,7 +105,11 @@ def build(page: Page, indexes: Indexes) -> None:
         took = (time.perf_counter() - begun) * 1000
         notes = [_note(row["metadata"]) for row in rows]
         table = pictures.bars([(row["sentence"], row["score"]) for row in rows], notes)
-        return f'{table}<p class="legend">{took:.0f} ms, encoding the query included</p>'
+        used = indexes.get(index)
+        return (
+            f"{pictures.whose(f'{used.model}, in {used.file}')}{table}"
+            f'<p class="legend">{took:.0f} ms, encoding the query included</p>'
+        )
 
     page.run(
         "search", [run.click, query.submit], show, [query, index, top_k], [result], {"query": query, "index": index}

@@ -329,9 +329,12 @@ def test_clusters_are_named_by_words_that_the_others_do_not_have():
     assert clusters.names(["?!", "...", "?!"], np.array([0, 1, 0])) == ["?!", "..."]
 
 
-def test_tsne_tells_how_far_it_is(maps):
+@pytest.mark.parametrize("method", ["tsne", "umap"])
+def test_a_layout_that_takes_long_tells_how_far_it_is(maps, method):
+    if method not in layouts.methods():
+        pytest.skip("needs umap-learn: pip install -e '.[umap]'")
     shares = []
-    _, drawn = maps.draw(TWELVE, {}, "tsne", [None], lambda share, _: shares.append(share))
+    _, drawn = maps.draw(TWELVE, {}, method, [None], lambda share, _: shares.append(share))
     assert drawn.points[0].shape == (12, 2)
     assert shares == sorted(shares)
     assert len(shares) > 5

@@ -143,7 +143,7 @@ def test_a_process_that_is_killed_leaves_a_training_that_failed(jobs, tiny_prese
     assert wait(lambda: ended(job)) == State("failed", "It was killed, and could not say why.")
 
 
-def test_one_is_stopped_by_another_server_and_one_finishes(jobs, tiny_preset, tmp_path):
+def test_one_is_stopped_by_another_server_and_one_finishes(jobs, tiny_preset, tmp_path, monkeypatch):
     """Both leave a model that answers; the first one has gone as far as its last evaluation."""
     rows = material.typed(PAIRS)
     long = jobs.start("long", rows, Settings(base=str(tiny_preset), steps=1000, batch_size=4, learning_rate=1e-4))
@@ -176,6 +176,20 @@ def test_one_is_stopped_by_another_server_and_one_finishes(jobs, tiny_preset, tm
     assert {"training long", "training short"} <= set(again.bases().values())
     with pytest.raises(UserError, match="There is a model 'short' already"):
         jobs.start("short", rows, Settings(base=str(tiny_preset), batch_size=4))
+    # A training can be deleted, unless another one begins with it. Its model stays.
+    base = next(each for each, label in again.bases().items() if label == "training long")
+    monkeypatch.setattr("simcse_tf.demo.jobs._start", lambda job: None)
+    further = jobs.start("further", rows, Settings(base=base, batch_size=4))
+    for name, message in (("long", "'further' begins with 'long'"), ("further", "has not ended"), ("x", "no training")):
+        with pytest.raises(UserError, match=message):
+            again.delete(name)
+    again.stop("further")
+    for name in ("further", "long"):
+        again.delete(name)
+    assert [job.name for job in jobs.all()] == ["short"]
+    assert not further.directory.exists()
+    assert not long.directory.exists()
+    assert set(registry.keys()) == {"long/1", "short/1"}
 
 
 @pytest.mark.parametrize(
