@@ -1,21 +1,29 @@
-"""The page: time until it can be used, Compare under load, good and bad requests mixed, an index of many lines.
+"""The page: its start, Compare under load, good and bad requests, a map of 50,000 dots, a training, a large index.
 
-`python -m benchmarks.page [--models saved_models] [--lines N] [--requests N] [--json FILE]`; needs the extras `demo`
-and `index`, and an exported model. Starts `python -m demo` and talks to it with gradio_client, as visitors do.
+`python -m benchmarks.page [--models saved_models] [--litert FOLDER] [--only PART ...] [--json FILE]`; needs the extras
+`demo` and `index`, an exported model, and Chromium for the map, the training and the mixed requests. Starts `python -m
+demo` and talks to it as visitors do, with gradio_client and, where something is drawn, in the browser.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+import gzip
 import itertools
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,16 +34,19 @@ from benchmarks import texts
 from benchmarks.workers import ROOT, free_port, resident_memory
 
 _USERS = 20
+# Sentences of the large map; seconds of a drag over it; milliseconds that something in the browser may take.
+_DOTS, _DRAG, _LONG = 50_000, 4, 600_000
+_BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 class Page:
     """A running `python -m demo`."""
 
-    def __init__(self, models: Path):
+    def __init__(self, models: Path, runs: Path):
         port = free_port()
         self.address = f"http://127.0.0.1:{port}/"
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "demo", "--models", str(models.resolve()), "--port", str(port)],
+            [sys.executable, "-u", "-m", "demo", "--models", models, "--runs", runs, "--port", str(port)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -57,6 +68,40 @@ class Page:
         from gradio_client import Client
 
         return Client(self.address, verbose=False)
+
+    def ask_map(self, function: str, asked: Any) -> Any:
+        """What the page's map, in a browser, asks the server: `load` for its dots, `near` for neighbours."""
+        body = {"data": asked, "fn_name": function, "component_id": self._map(), "session_hash": "x"}
+        request = urllib.request.Request(
+            f"{self.address}gradio_api/component_server/",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            found = answer.read()
+            return json.loads(gzip.decompress(found) if answer.headers["Content-Encoding"] == "gzip" else found)
+
+    @functools.cache  # noqa: B019 - there are but two pages
+    def _map(self) -> int:
+        with urllib.request.urlopen(f"{self.address}config") as answer:
+            components = json.load(answer)["components"]
+        return next(each["id"] for each in components if each["props"].get("elem_id") == "map-result")
+
+    @contextlib.contextmanager
+    def browser(self, tab: str) -> Iterator[Any]:
+        """The page in Chromium, on one of its tabs."""
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as p:
+            chromium = p.chromium.launch(executable_path=shutil.which("chromium"), args=_BROWSER)
+            shown = chromium.new_page(viewport={"width": 1280, "height": 1000})
+            shown.set_default_timeout(_LONG)
+            shown.goto(f"{self.address}?tab={tab}")
+            shown.wait_for_selector(f"#{tab}-text", state="visible")
+            # Values that arrive a moment after the tab would replace what is typed.
+            shown.wait_for_timeout(1500)
+            yield shown
+            chromium.close()
 
     def memory(self) -> dict[str, int]:
         """MiB that the server has resident, and had at most."""
@@ -88,10 +133,17 @@ def compare(page: Page, sentences: list[str], users: int, calls: int) -> dict[st
     return {"users": users, "calls": users * calls, "p50_ms": round(p50, 1), "p95_ms": round(p95, 1)}
 
 
-def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
+def mixed(page: Page, sentences: list[str], requests: int, directory: Path) -> dict[str, Any]:
     """Requests that are right and wrong, eight at a time, and how they ended."""
+    from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
+    path = directory / "few.txt"
+    path.write_text("\n".join(sentences[:60]), "utf-8")
+    drawn = draw(page, path)[0]
+    index = page.visitor().predict(handle_file(str(path)), None, "", api_name="/index")[1]
+    broken = directory / "broken.csv"
+    broken.write_text("text,n\na dog\n", "utf-8")
     good = {
         "/compare": lambda r: r.sample(sentences, 2),
         "/rank": lambda r: [r.choice(sentences), r.sample(sentences, 20)],
@@ -99,6 +151,10 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
         "/map": lambda r: [r.sample(sentences, 40)],
         "/duplicates": lambda r: [r.sample(sentences, 40)],
         "/size": lambda r: [r.sample(sentences, 40), 8 * r.randint(1, 8), r.choice(["float32", "int8", "binary"])],
+        "/index": lambda r: [handle_file(str(path)), None, ""],
+        "/search": lambda r: [r.choice(sentences), index],
+        "near": lambda r: {"map": drawn} | r.choice([{"index": r.randrange(60)}, {"text": r.choice(sentences)}]),
+        "load": lambda r: {"map": drawn},
     }
     bad = {
         "/compare": lambda r: r.choice([["", "a"], ["x" * 100_000, "a"], [5, "a"], ["a", "b", "../../etc"]]),
@@ -109,20 +165,30 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
         "/size": lambda r: r.choice(
             [[["a"], 8], [sentences[:40], 0], [sentences[:40], "many"], [sentences[:40], 8, "x"]]
         ),
-        "/search": lambda r: [r.choice(sentences), "../../etc/passwd"],
+        "/index": lambda r: r.choice(
+            [[None, None, ""], [handle_file(str(broken)), None, ""], [handle_file(str(path)), "x", "no model"]]
+        ),
+        "/search": lambda r: r.choice([[r.choice(sentences), "../../etc/passwd"], ["", index], ["a", index, 0]]),
+        "near": lambda r: r.choice([None, {"map": drawn, "index": -1}, {"map": drawn, "text": ""}, {"map": "../x"}]),
+        "load": lambda r: r.choice([None, [], {"map": 5}, {"map": {"a": 1}}]),
     }
 
     def ask(visitor: Any, i: int) -> str:
         chosen = random.Random(i)
         wrong = i % 2 == 1
         endpoint = chosen.choice(list(bad if wrong else good))
+        given = (bad if wrong else good)[endpoint](chosen)
+        ended = "answered"
         try:
-            visitor.predict(*(bad if wrong else good)[endpoint](chosen), api_name=endpoint)
+            if endpoint.startswith("/"):
+                visitor.predict(*given, api_name=endpoint)
+            elif "error" in page.ask_map(endpoint, given):
+                ended = "refused with a reason"
         except AppError as e:
             # gradio_client's words for an exception that nobody foresaw.
             ended = "server error" if "has raised an exception" in str(e) else "refused with a reason"
-        else:
-            ended = "answered"
+        except urllib.error.HTTPError:
+            ended = "server error"
         return f"{'bad' if wrong else 'good'}: {ended}"
 
     def visit(first: int) -> list[str]:
@@ -133,6 +199,108 @@ def mixed(page: Page, sentences: list[str], requests: int) -> dict[str, Any]:
     with ThreadPoolExecutor(8) as pool:
         ended = Counter(itertools.chain.from_iterable(pool.map(visit, range(8))))
     return dict(ended) | {"tracebacks": sum("Traceback" in line for line in page.said)}
+
+
+def draw(page: Page, path: Path, then: Callable[[Any], Any] = lambda shown: None) -> tuple[str, float, Any]:
+    """Draws the map of a file in the browser.
+
+    Args:
+        page: The page.
+        path: The file.
+        then: What else is done with the map in the browser.
+
+    Returns:
+        The map's name, the seconds it took, and what `then` returned.
+    """
+    with page.browser("map") as shown:
+        shown.set_input_files("#map-file input[type=file]", path)
+        shown.locator("#map-text").wait_for(state="hidden")
+        began = time.perf_counter()
+        shown.click("#map-run")
+        shown.wait_for_selector("#map-result canvas")
+        took = time.perf_counter() - began
+        return shown.get_attribute("#map-result .atlas", "data-map"), round(took, 1), then(shown)
+
+
+def drag(shown: Any) -> float:
+    """Frames a second while the map is dragged."""
+    box = shown.locator("#map-result canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    shown.evaluate(
+        "() => { window.frames_ = 0; const p = CanvasRenderingContext2D.prototype, put = p.putImageData;"
+        "p.putImageData = function (...all) { window.frames_++; return put.apply(this, all); }; }"
+    )
+    shown.mouse.move(x, y)
+    shown.mouse.down()
+    began = time.perf_counter()
+    step = 0
+    while (took := time.perf_counter() - began) < _DRAG:
+        step += 1
+        shown.mouse.move(x + 120 * np.sin(step / 25), y + 80 * np.cos(step / 25))
+    drawn = shown.evaluate("window.frames_")
+    shown.mouse.up()
+    return round(drawn / took, 1)
+
+
+def look(page: Page, path: Path, sentences: list[str]) -> dict[str, Any]:
+    """A map of 50,000 sentences: drawn, dragged, and asked by 20 visitors at a time, who read and then ask again."""
+    drawn, took, frames = draw(page, path, drag)
+
+    def visit(i: int) -> tuple[float, list[float]]:
+        chosen, seconds = random.Random(i), []
+        began = time.perf_counter()
+        page.ask_map("load", {"map": drawn})
+        loaded = time.perf_counter() - began
+        for _ in range(10):
+            time.sleep(chosen.uniform(0.5, 1.5))
+            asked = chosen.choice([{"index": chosen.randrange(_DOTS)}, {"text": chosen.choice(sentences)}])
+            began = time.perf_counter()
+            page.ask_map("near", {"map": drawn, **asked})
+            seconds.append(time.perf_counter() - began)
+        return loaded, seconds
+
+    with ThreadPoolExecutor(_USERS) as pool:
+        loaded, asked = zip(*pool.map(visit, range(_USERS)), strict=True)
+    p50, p95 = np.percentile(np.concatenate(asked) * 1000, [50, 95])
+    return {
+        "sentences": _DOTS,
+        "drawn_s": took,
+        "frames_a_second": frames,
+        "users": _USERS,
+        "slowest_load_s": round(max(loaded), 1),
+        "neighbours_p50_ms": round(p50, 1),
+        "neighbours_p95_ms": round(p95, 1),
+        "server_mib": page.memory(),
+    }
+
+
+def learn(page: Page) -> dict[str, float]:
+    """Seconds from Start, with the sentences that are there: the first picture, the first that moves, the model."""
+    with page.browser("learn") as shown:
+        shown.click("#learn-start")
+        began = time.perf_counter()
+        seconds = {}
+        for name, there in (
+            ("first_picture_s", ".motion[data-at='0']"),
+            ("first_movement_s", ".motion:not([data-at='0'])"),
+        ):
+            shown.wait_for_selector(f"#learn-motion {there}")
+            seconds[name] = round(time.perf_counter() - began, 1)
+        shown.locator("#learn-status").get_by_text("Done.").wait_for()
+        return seconds | {"model_s": round(time.perf_counter() - began, 1)}
+
+
+def ready(models: Path, runs: Path, sentences: list[str]) -> tuple[Page, dict[str, Any]]:
+    """Starts the page; seconds until it listens and until it has compared two sentences."""
+    began = time.perf_counter()
+    page = Page(models, runs)
+    listening = time.perf_counter() - began
+    page.visitor().predict(*sentences[:2], api_name="/compare")
+    return page, {
+        "listening_s": round(listening, 1),
+        "first_answer_s": round(time.perf_counter() - began, 1),
+        "server_mib": page.memory()["now"],
+    }
 
 
 def search(page: Page, path: Path, lines: int) -> dict[str, Any]:
@@ -177,39 +345,57 @@ def many_lines(directory: Path, sentences: Path, lines: int) -> Path:
     return path
 
 
+def short_lines(directory: Path, sentences: Path) -> Path:
+    """As many different lines of a few words as a map takes."""
+    real = [line.split()[:4] for line in sentences.read_text("utf-8").split("\n") if line]
+    path = directory / "dots.txt"
+    path.write_text("\n".join(" ".join([*real[i % len(real)], str(i)]) for i in range(_DOTS)), "utf-8")
+    return path
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
     parser.add_argument("--models", type=Path, default=ROOT / "saved_models")
+    parser.add_argument("--litert", type=Path, help="a folder of LiteRT models, to start the page with it as well")
+    parser.add_argument("--only", nargs="+", help="compare_1, compare_20, mixed, map, learn, search; by default all")
     parser.add_argument("--lines", type=int, default=100_000, help="of the file that is indexed")
     parser.add_argument("--requests", type=int, default=1000, help="good and bad ones")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="simcse_tf_page_") as directory:
-        prepared = texts.prepare(Path(directory))
+    figures: dict[str, Any] = {}
+
+    def say(name: str, found: dict[str, Any]) -> None:
+        figures[name] = found
+        print(name, json.dumps(found), flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="simcse_tf_page_") as folder:
+        directory = Path(folder)
+        prepared = texts.prepare(directory)
         sentences = [line for line in prepared.sts.read_text("utf-8").split("\n") if line]
-        began = time.perf_counter()
-        page = Page(given.models)
+        if given.litert:
+            page, found = ready(given.litert.resolve(), directory / "runs", sentences)
+            page.stop()
+            say("start_litert", found)
+        # What is trained here must not be among the models that were given.
+        models = directory / "models"
+        models.mkdir()
+        for model in given.models.resolve().iterdir():
+            (models / model.name).symlink_to(model)
+        page, found = ready(models, directory / "runs", sentences)
+        say("start", found)
+        parts = {
+            "compare_1": lambda: compare(page, sentences, 1, 200),
+            "compare_20": lambda: compare(page, sentences, _USERS, 25),
+            "mixed": lambda: mixed(page, sentences, given.requests, directory),
+            "map": lambda: look(page, short_lines(directory, prepared.wiki), sentences),
+            "learn": lambda: learn(page),
+            "search": lambda: search(page, many_lines(directory, prepared.wiki, given.lines), given.lines),
+        }
         try:
-            listening = time.perf_counter() - began
-            page.visitor().predict(*sentences[:2], api_name="/compare")
-            figures: dict[str, Any] = {
-                "start": {
-                    "listening_s": round(listening, 1),
-                    "first_answer_s": round(time.perf_counter() - began, 1),
-                    "server_mib": page.memory()["now"],
-                }
-            }
-            print(json.dumps(figures["start"]), flush=True)
-            parts = {
-                "compare_1": lambda: compare(page, sentences, 1, 200),
-                "compare_20": lambda: compare(page, sentences, _USERS, 25),
-                "mixed": lambda: mixed(page, sentences, given.requests),
-                "search": lambda: search(page, many_lines(Path(directory), prepared.wiki, given.lines), given.lines),
-            }
             for name, part in parts.items():
-                figures[name] = part()
-                print(name, json.dumps(figures[name]), flush=True)
+                if name in (given.only or parts):
+                    say(name, part())
         finally:
             page.stop()
     if given.json:

@@ -112,15 +112,14 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
                             with gr.Tab(title, id=tab, visible=bool(keys) or not asks) as shown:
                                 built[tab] = fill[tab]()
                             asking += [shown] if asks else []
-        before, after = built["space"]
-        beside = built["map"]
+        before, beside = built["space"], built["map"]
 
         seen = gr.State(keys)
-        choices = [model, after, before, beside]
+        choices = [model, before, beside]
         changing = [*choices, missing, *asking, seen]
 
-        def look(model: str | None, after: str | None, before: str | None, beside: str | None, seen: list[str]) -> Any:
-            return _look(registry, [model, after, before, beside], seen, len(asking))
+        def look(model: str | None, before: str | None, beside: str | None, seen: list[str]) -> Any:
+            return _look(registry, [model, before, beside], seen, len(asking))
 
         def open_link(request: gr.Request) -> list[Any]:
             return _open_link(registry, page, dict(request.query_params))
@@ -129,7 +128,7 @@ def build(registry: Registry, folder: Path, jobs: Jobs | None) -> gr.Blocks:
         gr.Timer(_LOOK_EVERY).tick(look, [*choices, seen], changing, **looking)
         # What was newest when the server started need not be so when somebody opens the page.
         opened = blocks.load(
-            lambda seen: _look(registry, [None, None, "", ""], seen, len(asking)), [seen], changing, **looking
+            lambda seen: _look(registry, [None, "", ""], seen, len(asking)), [seen], changing, **looking
         ).then(open_link, None, [outer, *groups, model, *page.links.values()], **looking)
         opened.then(None, js="() => { simcseOpen(); }")
         # A training has chosen the model that it made.
@@ -175,19 +174,17 @@ def _look(registry: Registry, chosen: list[str | None], seen: list[str], asking:
 
     Args:
         registry: The models at hand.
-        chosen: The model, the one after, the one before, the one beside; the last two may be open.
+        chosen: The model, the one before, the one beside; the last two may be open.
         seen: The models that a visitor has in the lists.
         asking: How many tabs need a model.
     """
     keys = registry.keys()
-    if keys == seen and all(key in keys for key in chosen if key) and all(chosen[:2]) == bool(keys):
+    if keys == seen and all(key in keys for key in chosen if key) and bool(chosen[0]) == bool(keys):
         return [gr.skip()] * (len(chosen) + 1 + asking + 1)
-    first = keys[0] if keys else None
-    model, after = (key if key in keys else first for key in chosen[:2])
-    before, beside = (key if key in keys else "" for key in chosen[2:])
+    model = chosen[0] if chosen[0] in keys else keys[0] if keys else None
+    before, beside = (key if key in keys else "" for key in chosen[1:])
     return [
         gr.update(choices=keys, value=model, visible=bool(keys)),
-        gr.update(choices=keys, value=after),
         gr.update(choices=before_after.choices(keys), value=before),
         gr.update(choices=map.choices(keys), value=beside),
         gr.update(visible=not keys),

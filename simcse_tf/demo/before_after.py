@@ -73,7 +73,8 @@ def moved(before: Model, after: Model) -> str:
     return (
         f"<h3>Triplets that moved most</h3><p>Of {len(triplets)} bundled triplets, {(gaps[0] > 0).mean():.0%} → "
         f"<b>{(gaps[1] > 0).mean():.0%}</b> have the anchor nearer to the sentence of the same meaning than to the one "
-        'that only looks like it.</p><table class="bars"><thead><tr><th>anchor</th><th>same meaning, other meaning</th>'
+        "that only looks like it. They are hard: such a sentence shares the anchor's words. Triplets teach the "
+        'difference, single sentences hardly.</p><table class="bars"><thead><tr><th>anchor</th><th>same meaning, other meaning</th>'
         f"<th>gap</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
@@ -91,43 +92,34 @@ def began_with(registry: Registry, after: str, progress: Callable[[float, str], 
     if start is None:
         raise UserError(
             f"{after} does not say what it was trained from: it was not trained, or exported by an older version. "
-            "Choose another model, or one to compare it with."
+            "Train one on Learn, choose another model above, or one to compare this one with."
         )
     if (found := registry.untrained(start)) is None:
         progress(0.1, f"exporting what {after} began with, once: about a minute")
-        offer.export(start.preset, registry.root / f"before-{start.name}", pooling=start.pooling)
+        offer.export(start.preset, registry.root / start.name, pooling=start.pooling)
         found = registry.untrained(start)
     if found is None:
         raise UserError(f"{start.preset} was trained itself, and exported just now. Choose it as the model before.")
     return found
 
 
-def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
-    """Adds the tab; returns its choices of models, which the page keeps up to date."""
+def build(page: Page) -> gr.Dropdown:
+    """Adds the tab; returns its choice of the model before, which the page keeps up to date."""
     registry = page.registry
     gr.Markdown(
         "Contrastive training pulls sentences of the same meaning together and pushes all others apart. The anchor is "
         "the dot at the right end; every other sentence stands at the angle that the model sees between them."
     )
-    keys = registry.keys()
     with gr.Row():
+        anchor = gr.Textbox(label="Anchor", value=_ANCHOR, min_width=280, elem_id="space-anchor")
         before = gr.Dropdown(
-            choices(keys),
+            choices(registry.keys()),
             value=_BEGAN_WITH,
-            label="before",
+            label="the model before (the one after is chosen above)",
             allow_custom_value=True,
             min_width=280,
             elem_id="space-before",
         )
-        after = gr.Dropdown(
-            keys,
-            value=keys[0] if keys else None,
-            label="after",
-            allow_custom_value=True,
-            min_width=280,
-            elem_id="space-after",
-        )
-    anchor = gr.Textbox(label="Anchor", value=_ANCHOR, elem_id="space-anchor")
     with gr.Row():
         positives = gr.Textbox(
             label="Same meaning, one a line", value=_POSITIVES, lines=3, min_width=280, elem_id="space-positives"
@@ -161,7 +153,7 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
         "space",
         [run.click, anchor.submit],
         show,
-        [before, after, anchor, positives, negatives],
+        [before, page.model, anchor, positives, negatives],
         [result],
         {"anchor": anchor, "positives": positives, "negatives": negatives},
         **SLOW,
@@ -184,10 +176,17 @@ def build(page: Page) -> tuple[gr.Dropdown, gr.Dropdown]:
         table = moved(*used) if len(used) > 1 else ""
         return f'<div class="models">{both}</div>{pictures.legend("all")}{table}'
 
-    measure.click(page_errors(show_numbers), [before, after], [numbers], api_visibility="private", **SLOW)
-    return before, after
+    measure.click(
+        page_errors(show_numbers),
+        [before, page.model],
+        [numbers],
+        api_visibility="private",
+        show_progress_on=numbers,
+        **SLOW,
+    )
+    return before
 
 
 def choices(keys: list[str]) -> list[tuple[str, str]]:
     """What may be chosen as the model before: first of all, the one that training began with."""
-    return [("what “after” began with", _BEGAN_WITH), *((key, key) for key in keys)]
+    return [("what its training began with", _BEGAN_WITH), *((key, key) for key in keys)]

@@ -273,7 +273,15 @@ def build(page: Page, jobs: Jobs) -> tuple[list[Any], Any]:
         names = tuple(job.name for job in jobs.all())
         if not names:
             gone = gr.update(choices=[], value=None, visible=False)
-            return [gone, *[gr.update(visible=False)] * 2, "", _WAITING, *[gr.skip()] * 2, Seen(), gr.Timer(active=False)]
+            return [
+                gone,
+                *[gr.update(visible=False)] * 2,
+                "",
+                _WAITING,
+                *[gr.skip()] * 2,
+                Seen(),
+                gr.Timer(active=False),
+            ]
         # Another visitor may have deleted it.
         name = name if name in names else names[0]
         job = jobs.get(name)

@@ -23,6 +23,8 @@ from simcse_tf.serving.exported import about, model_file
 # Models kept in memory; the one that was not used for the longest time goes first.
 _KEPT = 8
 BASE = "base"
+# How the names of models begin that are there only to compare trained ones with.
+_BEFORE = "before-"
 
 
 class Reference(NamedTuple):
@@ -105,8 +107,8 @@ class Start(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people, and for a directory."""
-        return f"{Path(self.preset).name}-{self.pooling}"
+        """Under which it is exported."""
+        return f"{_BEFORE}{Path(self.preset).name}-{self.pooling}"
 
 
 class Registry:
@@ -123,18 +125,20 @@ class Registry:
         self._loaded: Kept[Model] = Kept(_KEPT)
 
     def keys(self) -> list[str]:
-        """Every model: addresses, then the others, last written first, each with its newest version first."""
+        """Every model: addresses, then the others, last written first, each with its newest version first.
+
+        Those that were exported to compare trained ones with come last.
+        """
         found = self._find()
         newest: dict[str, int] = {}
         for key, version in found.items():
             name = _name(key)
             newest[name] = max(newest.get(name, 0), version.stamp)
-        # The base encoder is there to compare with.
         return sorted(
             found,
             key=lambda key: (
                 key not in self._addresses,
-                _name(key) == BASE,
+                _name(key) == BASE or key.startswith(_BEFORE),
                 -newest[_name(key)],
                 _name(key),
                 -_number(key),
