@@ -530,6 +530,15 @@ def test_a_visitor_trains_watches_stops_and_compares_with_the_new_model(browser,
     page.click("#compare-run")
     page.wait_for_selector("#compare-score")
     playwright.expect(page.locator("#compare-result")).to_contain_text("stopped/1")
+    # Delete asks first; then the training that is left is shown.
+    tab(page, "Learn")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.click("#learn-delete")
+    playwright.expect(page.locator("#learn-job input")).to_have_value("finished")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#learn-delete")
+    playwright.expect(page.locator("#learn-job input")).to_have_value("stopped")
+    playwright.expect(page.locator("#learn-status")).to_contain_text("Stopped.")
     assert wrong == []
     page.close()
 
