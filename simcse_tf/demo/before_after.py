@@ -48,8 +48,8 @@ def measured(model: Model) -> str:
     found = geometry(model.encode, pairs.bundled())
     return (
         f'<div class="model"><h4>{text.escape(model.key)}</h4>'
-        f'alignment <span class="value" data-is="alignment">{found.alignment:.3f}</span> &nbsp; '
-        f'uniformity <span class="value" data-is="uniformity">{found.uniformity:.3f}</span>'
+        f'alignment&nbsp;<span class="value" data-is="alignment">{found.alignment:.3f}</span> '
+        f'uniformity&nbsp;<span class="value" data-is="uniformity">{found.uniformity:.3f}</span>'
         f"{pictures.histogram(model.reference())}</div>"
     )
 
@@ -64,8 +64,8 @@ def moved(before: Model, after: Model) -> str:
     change = gaps[1] - gaps[0]
     most = np.argsort(-np.abs(change), kind="stable")[:_MOVED]
     rows = "".join(
-        f'<tr><td class="t">{text.escape(triplets[i][0])}</td>'
-        f'<td class="t"><span class="key same"></span>{text.escape(triplets[i][1])}<br>'
+        f'<tr><td class="t"><b>{text.escape(triplets[i][0])}</b><br>'
+        f'<span class="key same"></span>{text.escape(triplets[i][1])}<br>'
         f'<span class="key unrelated"></span>{text.escape(triplets[i][2])}</td>'
         f'<td class="s">{gaps[0][i]:+.2f} → <b>{gaps[1][i]:+.2f}</b></td></tr>'
         for i in most.tolist()
@@ -73,9 +73,9 @@ def moved(before: Model, after: Model) -> str:
     return (
         f"<h3>Triplets that moved most</h3><p>Of {len(triplets)} bundled triplets, {(gaps[0] > 0).mean():.0%} → "
         f"<b>{(gaps[1] > 0).mean():.0%}</b> have the anchor nearer to the sentence of the same meaning than to the one "
-        "that only looks like it. They are hard: such a sentence shares the anchor's words. Triplets teach the "
-        'difference, single sentences hardly.</p><table class="bars"><thead><tr><th>anchor</th><th>same meaning, other meaning</th>'
-        f"<th>gap</th></tr></thead><tbody>{rows}</tbody></table>"
+        "that only looks like it. Training on single sentences seldom helps here, for these two share their words.</p>"
+        '<table class="bars"><thead><tr><th>anchor, same meaning, other meaning</th><th>gap</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 
