@@ -146,8 +146,10 @@ def build(page: Page) -> gr.Dropdown:
         anchor = text.sentence(anchor, "The anchor")
         alike = text.sentences(positives, "Same meaning", least=1, most=_MOST)
         others = text.sentences(negatives, "Other meaning", least=1, most=_MOST)
-        dials = "".join(angles(model, anchor, alike, others) for model in models(before, after, progress))
-        return f'<div class="models">{dials}</div>'
+        used = models(before, after, progress)
+        dials = "".join(angles(model, anchor, alike, others) for model in used)
+        whose = pictures.whose(" and ".join(model.key for model in used), anchor)
+        return f'{whose}<div class="models">{dials}</div>'
 
     page.run(
         "space",

@@ -64,7 +64,7 @@ def picture(registry: Registry, a: str, b: str, model: str | None) -> str:
     found = compare(registry, a, b, model)
     reference = registry.model(found["model"]).reference()
     parts = [
-        pictures.whose(found["model"]),
+        pictures.whose(found["model"], found["a"], found["b"]),
         f'<div class="score" id="compare-score">{found["score"]:.3f}</div>',
         f"<p>{pictures.verdict(found['score'], reference)}</p>",
         pictures.scale(found["score"], reference),

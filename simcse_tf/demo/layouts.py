@@ -24,7 +24,7 @@ CHOICES = {
     "umap": "UMAP, keeps neighbours together",
     "tsne": "t-SNE, the same for up to 10,000",
 }
-_NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
+NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
 # t-SNE's time grows faster than the number of sentences: 10,000 take minutes.
 MOST_TSNE = 10_000
 _ITERATIONS = 1000
@@ -32,7 +32,7 @@ _ITERATIONS = 1000
 
 def methods() -> list[str]:
     """Those that are installed: the names `lay_out` takes."""
-    return [name for name in _NAMES if name != "umap" or find_spec("umap")]
+    return [name for name in NAMES if name != "umap" or find_spec("umap")]
 
 
 def check(method: str, count: int) -> None:
@@ -64,7 +64,7 @@ def lay_out(vectors: np.ndarray, method: str, progress: Callable[[float, str], N
         UserError: What `check` says, or the method failed.
     """
     check(method, len(vectors))
-    doing = f"{_NAMES[method]} of {len(vectors):,} sentences"
+    doing = f"{NAMES[method]} of {len(vectors):,} sentences"
     progress(0, doing)
     return _pca(vectors) if method == "pca" else _elsewhere(vectors, method, lambda share: progress(share, doing))
 
@@ -112,7 +112,7 @@ def _elsewhere(vectors: np.ndarray, method: str, progress: Callable[[float], Non
                 process.kill()
                 raise
         if process.returncode != 0:
-            raise UserError(f"{_NAMES[method]} failed: {''.join(said).strip()[-300:]}")
+            raise UserError(f"{NAMES[method]} failed: {''.join(said).strip()[-300:]}")
         return np.load(made)
 
 

@@ -311,7 +311,7 @@ def build(page: Page, vectors: Vectors) -> gr.Dropdown:
         columns = read_columns(file, column) if file else {}
         models = [model] if not beside or beside == model else [model, beside]
         name, drawn = maps.draw(texts, columns, method, models, lambda share, doing: progress(share, desc=doing))
-        whose = pictures.whose(" and ".join(each.key for each in drawn.models))
+        whose = pictures.whose(f"{' and '.join(each.key for each in drawn.models)}, by {layouts.NAMES[method]}")
         return f'{whose}<div class="atlas" data-map="{name}"></div>', _changed(drawn) if beside else ""
 
     page.run(

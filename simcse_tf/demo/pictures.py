@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simcse_tf.demo.models import Reference
-from simcse_tf.demo.text import escape
+from simcse_tf.demo.text import escape, shorten
 
 _LOWEST = -0.2  # the scale's left end; unrelated pairs of these models lie above it
 _MARK_WIDTH = 0.17  # of a sentence on the dial, in radians
@@ -68,9 +68,10 @@ def legend(share: str = "nine in ten") -> str:
     )
 
 
-def whose(model: str) -> str:
-    """Which model a result is of: it stays on the page when another one is chosen."""
-    return f'<p class="whose">with {escape(model)}</p>'
+def whose(model: str, *texts: str) -> str:
+    """Of which model and texts a result is: it stays on the page when others are chosen or typed."""
+    typed = " and ".join(f"“{escape(shorten(text))}”" for text in texts)
+    return f'<p class="whose">{typed} with {escape(model)}</p>'
 
 
 def bars(rows: Sequence[tuple[str, float]], notes: Sequence[str] = ()) -> str:

@@ -46,7 +46,7 @@ def build(page: Page) -> None:
         text.sentence(query, "The query")
         candidates = given.read(typed, file, column, what="Candidates", least=1, most=text.MAX_CANDIDATES)
         rows = [(row["candidate"], row["score"]) for row in rank(registry, query, candidates, model)]
-        return pictures.whose(registry.model(model).key) + pictures.bars(rows)
+        return pictures.whose(registry.model(model).key, query) + pictures.bars(rows)
 
     page.run(
         "rank",

@@ -107,7 +107,7 @@ def build(page: Page, indexes: Indexes) -> None:
         table = pictures.bars([(row["sentence"], row["score"]) for row in rows], notes)
         used = indexes.get(index)
         return (
-            f"{pictures.whose(f'{used.model}, in {used.file}')}{table}"
+            f"{pictures.whose(f'{used.model}, in {used.file}', query)}{table}"
             f'<p class="legend">{took:.0f} ms, encoding the query included</p>'
         )
 
