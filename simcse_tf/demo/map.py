@@ -312,7 +312,7 @@ def build(page: Page, vectors: Vectors) -> gr.Dropdown:
         models = [model] if not beside or beside == model else [model, beside]
         name, drawn = maps.draw(texts, columns, method, models, lambda share, doing: progress(share, desc=doing))
         whose = pictures.whose(f"{' and '.join(each.key for each in drawn.models)}, by {layouts.NAMES[method]}")
-        return f'{whose}<div class="atlas" data-map="{name}"></div>', _changed(drawn) if beside else ""
+        return f'{whose}<div class="atlas" data-map="{name}"></div>', _changed(drawn)
 
     page.run(
         "map",
@@ -347,7 +347,9 @@ def _field(asked: object, name: str) -> Any:
 
 
 def _changed(drawn: Drawn) -> str:
-    """The table of `changed`."""
+    """The table of `changed`; nothing of a map under one model."""
+    if len(drawn.models) < 2:
+        return ""
     one, two = (text.escape(model.key) for model in drawn.models)
     body = ""
     for i, before, after in changed(drawn):

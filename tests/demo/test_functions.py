@@ -289,6 +289,8 @@ def test_another_colour_is_no_other_layout_and_the_same_map_is_drawn_once(maps, 
 
 
 def test_two_models_give_two_maps_of_which_one_is_turned_like_the_other(maps):
+    # A model beside itself is one map.
+    assert map._changed(maps.draw(TWELVE, {}, "pca", ["tiny/1"], silent)[1]) == ""
     _, drawn = maps.draw(TWELVE, {}, "pca", ["tiny/1", "base/1"], silent)
     data = received(drawn)
     assert data["models"] == ["tiny/1", "base/1"]
