@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from simcse_tf.demo import pictures, text
+from simcse_tf.demo import given, pictures, text
 from simcse_tf.demo.indexes import Indexes
 from simcse_tf.demo.page import SLOW, Page, api_errors, page_errors
 from simcse_tf.errors import UserError
@@ -45,14 +45,7 @@ def _note(metadata: dict[str, Any]) -> str:
 def build(page: Page, indexes: Indexes) -> None:
     """Adds the tab and its endpoints."""
     registry = page.registry
-    file = gr.File(
-        label=f"A file (.txt, .csv, .tsv, .jsonl), up to {text.MAX_INDEX:,} lines",
-        file_types=text.SUFFIXES,
-        type="filepath",
-        height=150,
-        elem_id="search-file",
-    )
-    column = gr.Dropdown([], label="text column", visible=False, elem_id="search-column")
+    file, column = given.upload("search", f"A file of up to {text.MAX_INDEX:,} lines")
     make = gr.Button("Build the index", elem_id="search-build")
     status = page.picture(elem_id="search-status")
     index = gr.Textbox(visible=False, elem_id="search-index")
@@ -70,13 +63,6 @@ def build(page: Page, indexes: Indexes) -> None:
         )
         prepare = gr.Button("Prepare the files", elem_id="search-prepare")
         files = gr.File(label="downloads", file_count="multiple", interactive=False, elem_id="search-downloads")
-
-    def describe(path: str | None) -> Any:
-        names = text.columns(path) if path else []
-        guessed = text.guess_column(path, names) if path else None
-        return gr.update(choices=names, value=guessed, visible=len(names) > 1)
-
-    file.change(page_errors(describe), [file], [column], api_visibility="private")
 
     def index_file(
         file: str | None,
