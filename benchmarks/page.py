@@ -224,6 +224,8 @@ def draw(page: Page, path: Path, then: Callable[[Any], Any] = lambda shown: None
 
 def drag(shown: Any) -> float:
     """Frames a second while the map is dragged."""
+    # The page scrolls to the map for a moment.
+    shown.wait_for_timeout(1500)
     box = shown.locator("#map-result canvas").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     shown.evaluate(
