@@ -343,14 +343,13 @@ def _columns(layout: Layout) -> str:
 
 def _report(directory: Path, about: About, console: Console, json: Path | None) -> None:
     """Shows what an index is; prints the same as JSON."""
-    size = sum(size for part in (about.trained, *about.segments) for _, size in part.files)
     removed = sum(part.removed for part in about.segments)
     lines = {
         "texts": f"{about.count:,}" + (f"; removed, and still in the files: {removed:,}" if removed else ""),
         "index": f"{about.kind}, {about.bits} bits a number, {about.dim} numbers a vector",
         "columns": _columns(about.layout),
         "model": about.model + (", with its prompts" if about.prompts else ""),
-        "on the disk": f"{size / 2**20:,.1f} MiB, segments: {len(about.segments)}",
+        "on the disk": f"{about.bytes / 2**20:,.1f} MiB, segments: {len(about.segments)}",
     }
     shown = Table(title=str(directory), title_justify="left", show_header=False)
     for name, value in lines.items():
@@ -367,7 +366,7 @@ def _report(directory: Path, about: About, console: Console, json: Path | None) 
         "prompts": about.prompts,
         "columns": asdict(about.layout),
         "segments": len(about.segments),
-        "bytes": size,
+        "bytes": about.bytes,
     }
     cli.hand_over(result, json)
 

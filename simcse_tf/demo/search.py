@@ -12,8 +12,15 @@ from simcse_tf.demo import pictures, text
 from simcse_tf.demo.indexes import Indexes
 from simcse_tf.demo.page import SLOW, Page, api_errors, page_errors
 from simcse_tf.errors import UserError
+from simcse_tf.serving.segment import Bits, Kind
 
 _MOST = 100
+_KINDS: list[tuple[str, Kind]] = [
+    ("all: exact (flat)", "flat"),
+    ("those of the nearest cells (ivf)", "ivf"),
+    ("a graph's neighbours (hnsw)", "hnsw"),
+]
+_BITS: list[tuple[str, Bits]] = [("32", 32), ("8", 8), ("1, answers put in order by 8", 1)]
 
 
 def search(
@@ -53,6 +60,11 @@ def build(page: Page, indexes: Indexes) -> None:
         elem_id="search-file",
     )
     column = gr.Dropdown([], label="text column", visible=False, elem_id="search-column")
+    with gr.Row():
+        kind = gr.Radio(
+            _KINDS, value="flat", label="a query is compared with", scale=3, min_width=280, elem_id="search-kind"
+        )
+        bits = gr.Radio(_BITS, value=32, label="bits of a number", scale=2, min_width=280, elem_id="search-bits")
     make = gr.Button("Build the index", elem_id="search-build")
     status = page.picture(elem_id="search-status")
     index = gr.Textbox(visible=False, elem_id="search-index")
@@ -65,7 +77,7 @@ def build(page: Page, indexes: Indexes) -> None:
     result = page.picture(elem_id="search-result")
     with gr.Accordion("Take it away", open=False):
         gr.Markdown(
-            "The vectors as a NumPy file, a row per sentence, and the index as `simcse_tf`'s `Client.load_index` "
+            "The vectors as the index has them, a NumPy file with a row per sentence, and the index as `simcse_tf`'s `Client.load_index` "
             "opens it with the same model."
         )
         prepare = gr.Button("Prepare the files", elem_id="search-prepare")
@@ -82,6 +94,8 @@ def build(page: Page, indexes: Indexes) -> None:
         file: str | None,
         column: str | None,
         model: str | None,
+        kind: Kind,
+        bits: Bits,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands it over
     ) -> tuple[str, str]:
         """Makes an uploaded file searchable; the second answer is the index's name, for /search."""
@@ -92,12 +106,18 @@ def build(page: Page, indexes: Indexes) -> None:
         def report(done: int, total: int) -> None:
             progress((done, total), desc=f"encoded {done:,} of {total:,} sentences", unit="sentences")
 
-        name, built = indexes.build(Path(file), column or None, registry.model(model), report)
+        name, built = indexes.build(Path(file), column or None, registry.model(model), report, kind, bits)
         took = time.perf_counter() - begun
         where = f"{built.lines:,} sentences of {text.escape(built.file)} with {text.escape(built.model)}"
-        return f"<p>Index of {where}: ready after {took:.1f} s.</p>", name
+        about = built.index.about
+        made = f"{about.kind}, {about.bits} bit{'s' * (about.bits > 1)} a number, {text.size(about.bytes)} with the texts"
+        return (
+            f"<p>Index of {where}: ready after {took:.1f} s; {made}, {built.milliseconds:.2g} ms a search.</p>",
+            name,
+        )
 
-    make.click(page_errors(index_file), [file, column, page.model], [status, index], api_name="index", **SLOW)
+    inputs = [file, column, page.model, kind, bits]
+    make.click(page_errors(index_file), inputs, [status, index], api_name="index", **SLOW)
 
     def show(query: str, index: str, top_k: int) -> str:
         begun = time.perf_counter()

@@ -109,6 +109,11 @@ class About:
         """Texts that are there."""
         return sum(part.count - part.removed for part in self.segments)
 
+    @property
+    def bytes(self) -> int:
+        """Of the files, without those that say what was removed."""
+        return sum(size for part in (self.trained, *self.segments) for _, size in part.files)
+
     def side(self, prompt_name: PromptName) -> dict[str, PromptName]:
         """What a model's `encode` takes beside the texts on one side of a search."""
         return {"prompt_name": prompt_name} if self.prompts else {}
