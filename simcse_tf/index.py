@@ -22,7 +22,7 @@ from simcse_tf.checks import check_range, require
 from simcse_tf.data.records import Layout, Records, open_records
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_writable
-from simcse_tf.indexing import Indexer
+from simcse_tf.indexing import Indexer, Running
 from simcse_tf.serving import index, probes, vectors
 from simcse_tf.serving.index import About, Index, Writer
 from simcse_tf.serving.segment import Bits, Kind
@@ -30,7 +30,7 @@ from simcse_tf.serving.vectors import Stored
 
 
 @dataclass(frozen=True)
-class BuildConfig:
+class BuildConfig(Running):
     """Flags of `build`."""
 
     # --- Texts ---
@@ -57,17 +57,6 @@ class BuildConfig:
     bits: Bits = 32
     # Numbers of a vector to keep, the first ones, for models that were trained with --matryoshka. Default: all.
     dim: int | None = None
-
-    # --- Running ---
-
-    # Texts per call of the model.
-    batch_size: int = 64
-    # Write what the index is as JSON here instead of printing it; replaces an older file.
-    json: Path | None = None
-    # Start, continue what a killed run left, or find the index complete.
-    resume: bool = False
-    # Replace the index, which is searched meanwhile, and discard what a killed run left.
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,24 +151,23 @@ def _build(arguments: list[str]) -> None:
         id_column=config.id_column,
         every_line=config.vectors is not None,
     )
-    made = None if config.vectors is None else _given(config.vectors, records)
+    console = cli.console()
+    make = _vectors(config, config.model, records, console)
     if complete:
         about = index.read_about(config.to)
-        if (about.kind, about.bits) != (config.kind, config.bits) or not about.made_of.startswith(records.sha256):
+        differs = (about.kind, about.bits) != (config.kind, config.bits) or config.dim not in (None, about.dim)
+        if differs or not about.made_of.startswith(records.sha256):
             raise UserError(
-                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits}, and of other texts or changed since "
-                "it was built. Replace it with `overwrite`."
+                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits} and `dim` {about.dim}, and of other "
+                "texts or changed since it was built. Replace it with `overwrite`."
             )
-        print(f"{config.to}: is complete")
+        print(f"{config.to}: is complete, with vectors by {about.model}")
         return
-    load = None if config.model is None else loading.locate(config.model, dim=config.dim)
-    console = cli.console()
     console.print(f"{records.count:,} texts; {_columns(records.layout)}", markup=False)
     with Writer(config.to) as writer:
         if config.overwrite:
             shutil.rmtree(writer.work("build"), ignore_errors=True)
-        if made is None:
-            made = _encode(load, str(config.model), records, writer.work("build"), config.batch_size, console)
+        made = make(writer.work("build"))
         with cli.Counted(console, "indexing", "texts", records.count) as shown:
             shown.update(0)
             about = writer.build(
@@ -229,13 +217,14 @@ def _add(arguments: list[str]) -> None:
         raise UserError("give `model` or `vectors`, not both.")
     about = index.read_about(config.to)
     records = open_records(config.file, like=about.layout, every_line=config.vectors is not None)
-    made = None if config.vectors is None else _given(config.vectors, records)
-    name = config.model or about.model
-    load = loading.locate(name) if made is None else None
     console = cli.console()
+    make = _vectors(config, config.model or about.model, records, console, about)
     with Writer(config.to) as writer:
-        if made is None:
-            made = _encode(load, name, records, writer.work("add"), config.batch_size, console, about)
+        if done := writer.was_added(records.sha256, records.count):
+            console.print(f"{config.file}: was added last; nothing is left to do", markup=False)
+            _report(config.to, done, console, config.json)
+            return
+        made = make(writer.work("add"))
         with cli.Counted(console, "indexing", "texts", records.count) as shown:
             shown.update(0)
             about, replaced = writer.add(
@@ -292,6 +281,40 @@ def _info(arguments: list[str]) -> None:
     _report(config.of, index.read_about(config.of), cli.console(), config.json)
 
 
+def _vectors(
+    config: BuildConfig | AddConfig, model: str | None, records: Records, console: Console, of: About | None = None
+) -> Callable[[Path], Stored]:
+    """What makes the vectors of texts in a directory, or has them already; all complaints are made before.
+
+    Args:
+        config: Where they are from.
+        model: What makes them, if they are not there.
+        records: The texts.
+        console: Where progress is shown.
+        of: The index to which they are added.
+    """
+    if config.vectors is not None:
+        given = _given(config.vectors, records)
+        return lambda _: given
+    assert model is not None
+    load = loading.locate(model, dim=config.dim if of is None else None)
+
+    def encode(work: Path) -> Stored:
+        indexer = Indexer(load, model, batch_size=config.batch_size, console=console, dim=of and of.dim)
+        place, side = work / "vectors", "passage"
+        if of is not None:
+            side = of.side("passage").get("prompt_name")
+            index.check_model(config.to, of, indexer.fingerprint(side))
+            # Of another file that was not added whole.
+            if (place / vectors.ABOUT).is_file() and vectors.read_about(place).sha256 != records.texts_sha256:
+                shutil.rmtree(work)
+        texts = (record.text for record in records.read())
+        indexer.encode(place, texts, records.count, records.texts_sha256, source=str(records.path), side=side)
+        return Stored(place)
+
+    return encode
+
+
 def _given(directory: Path, records: Records) -> Stored:
     """Vectors that were made of these texts before."""
     made = Stored(directory)
@@ -303,35 +326,6 @@ def _given(directory: Path, records: Records) -> Stored:
     now = replace(made.about, rows=records.count, sha256=records.texts_sha256)
     vectors.check_texts(directory, made.about, now, str(records.path))
     return made
-
-
-def _encode(
-    load: Callable[[], loading.Encodes] | None,
-    name: str,
-    records: Records,
-    work: Path,
-    batch_size: int,
-    console: Console,
-    about: About | None = None,
-) -> Stored:
-    """Makes the vectors, as those of the index were made that they are for; what a killed run has made stays."""
-    assert load is not None
-    # TensorFlow is imported from here on; every complaint about flags and texts has been made.
-    with cli.lean_imports():
-        model = load()
-    place = work / "vectors"
-    if about is None:
-        indexer = Indexer(model, name, batch_size=batch_size, console=console)
-        side = "passage"
-    else:
-        indexer = Indexer(model, name, batch_size=batch_size, console=console, dim=about.dim)
-        side = about.side("passage").get("prompt_name")
-        # Of another file that was not added whole.
-        if (place / vectors.ABOUT).is_file() and vectors.read_about(place).sha256 != records.texts_sha256:
-            shutil.rmtree(work)
-    texts = (record.text for record in records.read())
-    indexer.encode(place, texts, records.count, records.texts_sha256, source=str(records.path), side=side)
-    return Stored(place)
 
 
 def _columns(layout: Layout) -> str:

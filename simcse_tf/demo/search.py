@@ -77,8 +77,8 @@ def build(page: Page, indexes: Indexes) -> None:
     result = page.picture(elem_id="search-result")
     with gr.Accordion("Take it away", open=False):
         gr.Markdown(
-            "The vectors as the index has them, a NumPy file with a row per sentence, and the index as `simcse_tf`'s `Client.load_index` "
-            "opens it with the same model."
+            "The vectors as the index has them, a NumPy file with a row per sentence, and the index as `simcse_tf`'s "
+            "`Client.load_index` opens it with the same model."
         )
         prepare = gr.Button("Prepare the files", elem_id="search-prepare")
         files = gr.File(label="downloads", file_count="multiple", interactive=False, elem_id="search-downloads")
@@ -110,11 +110,9 @@ def build(page: Page, indexes: Indexes) -> None:
         took = time.perf_counter() - begun
         where = f"{built.lines:,} sentences of {text.escape(built.file)} with {text.escape(built.model)}"
         about = built.index.about
-        made = f"{about.kind}, {about.bits} bit{'s' * (about.bits > 1)} a number, {text.size(about.bytes)} with the texts"
-        return (
-            f"<p>Index of {where}: ready after {took:.1f} s; {made}, {built.milliseconds:.2g} ms a search.</p>",
-            name,
-        )
+        size = f"{about.kind}, {about.bits} bits a number, {text.size(about.bytes)} with the texts"
+        timed = f"{built.milliseconds:.2g} ms a search"
+        return f"<p>Index of {where}: ready after {took:.1f} s; {size}, {timed}.</p>", name
 
     inputs = [file, column, page.model, kind, bits]
     make.click(page_errors(index_file), inputs, [status, index], api_name="index", **SLOW)

@@ -198,8 +198,14 @@ def check_free(directory: Path) -> None:
             raise UserError(f"{directory}: holds no index but {', '.join(others[:3])}. Name another directory.")
 
 
-def _check_model(directory: Path, about: About, fingerprint: np.ndarray) -> None:
-    """Checks that a model made an index, by what it makes of the probes.
+def check_model(directory: Path, about: About, fingerprint: np.ndarray) -> None:
+    """Checks that a model made an index.
+
+    Args:
+        directory: Of the index.
+        about: What it is.
+        fingerprint: What the model makes of `probes.PROBES`, as passages if the index has prompts. `(probes, dim)`, of
+            which more than the index has are cut.
 
     Raises:
         UserError: Another one did.
@@ -339,7 +345,7 @@ class Index:
 
     def _open(self) -> _Snapshot:
         about, before = read_about(self.directory), self._snapshot
-        _check_model(self.directory, about, self._fingerprint)
+        check_model(self.directory, about, self._fingerprint)
         if before is not None and before.about.trained == about.trained:
             trained, known = before.trained, dict(zip(before.about.segments, before.segments, strict=True))
         else:
@@ -508,14 +514,13 @@ class Writer:
             UserError: There is no index, another model made it, or the disk cannot be written.
         """
         about = read_about(self.directory)
-        _check_model(self.directory, about, fingerprint)
+        check_model(self.directory, about, fingerprint)
         if vectors.shape[1] != about.dim:
             raise UserError(f"{self.directory}: vectors of {about.dim} numbers; the new ones have {vectors.shape[1]}.")
-        version, count = about.version + 1, vectors.shape[0]
-        work, made_of = self.work("add"), f"{sha256} {count} added" if sha256 else ""
-        if count == 0 or (made_of and about.made_of == made_of):
-            self._end(work, about)
+        version, count, work = about.version + 1, vectors.shape[0], self.work("add")
+        if self.was_added(sha256, count):
             return about, 0
+        made_of = _added(sha256, count)
         self._begin(work, made_of, about, version)
         with _writing(self.directory):
             trained = _trained(self.directory, about)
@@ -530,6 +535,19 @@ class Writer:
             self._commit(about)
             self._end(work, about)
         return about, replaced
+
+    def was_added(self, sha256: str, count: int) -> About | None:
+        """What the index is, if these texts were the last that were added: then nothing is left to do.
+
+        Args:
+            sha256: Of the records, as `add` takes it.
+            count: How many there are.
+        """
+        about = read_about(self.directory)
+        if count and (not sha256 or about.made_of != _added(sha256, count)):
+            return None
+        self._end(self.work("add"), about)
+        return about
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> tuple[About, int]:
         """Removes texts.
@@ -778,6 +796,11 @@ def _numbered(records: Iterable[Record], start: int) -> Iterator[Record]:
     """Records, with a number for an id where they have none."""
     for number, record in enumerate(records, start):
         yield record if record.id is not None else record._replace(id=str(number))
+
+
+def _added(sha256: str, count: int) -> str:
+    """What an index was made of last, when these texts were added."""
+    return f"{sha256} {count} added" if sha256 else ""
 
 
 def _skip(records: Iterator[Record], count: int) -> None:
