@@ -152,14 +152,14 @@ def _build(arguments: list[str]) -> None:
         every_line=config.vectors is not None,
     )
     console = cli.console()
-    make = _vectors(config, config.model, records, console)
+    make = _vectors(config, records, console)
     if complete:
         about = index.read_about(config.to)
         differs = (about.kind, about.bits) != (config.kind, config.bits) or config.dim not in (None, about.dim)
         if differs or not about.made_of.startswith(records.sha256):
             raise UserError(
-                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits} and `dim` {about.dim}, and of other "
-                "texts or changed since it was built. Replace it with `overwrite`."
+                f"`resume`: {config.to} is complete and not what is asked for: it is {about.kind} with `bits` "
+                f"{about.bits} and `dim` {about.dim}, of other texts, or changed since. Replace it with `overwrite`."
             )
         print(f"{config.to}: is complete, with vectors by {about.model}")
         return
@@ -215,10 +215,10 @@ def _add(arguments: list[str]) -> None:
     check_range("batch_size", config.batch_size, low=1)
     if config.model is not None and config.vectors is not None:
         raise UserError("give `model` or `vectors`, not both.")
-    about = index.read_about(config.to)
+    about = _whole(config.to)
     records = open_records(config.file, like=about.layout, every_line=config.vectors is not None)
     console = cli.console()
-    make = _vectors(config, config.model or about.model, records, console, about)
+    make = _vectors(config, records, console, about)
     with Writer(config.to) as writer:
         if done := writer.was_added(records.sha256, records.count):
             console.print(f"{config.file}: was added last; nothing is left to do", markup=False)
@@ -255,8 +255,8 @@ def _search(arguments: list[str]) -> None:
     check_range("top_k", config.top_k, low=1)
     if not config.queries:
         raise UserError("nothing to look for: give a query.")
-    about = index.read_about(config.of)
-    load = loading.locate(config.model or about.model)
+    about = _whole(config.of, config.where)
+    load = _model_of(config.of, about, config.model)
     with cli.lean_imports():
         model = load()
     opened = Index(config.of, model.encode(probes.PROBES, **about.side("passage")))
@@ -281,14 +281,31 @@ def _info(arguments: list[str]) -> None:
     _report(config.of, index.read_about(config.of), cli.console(), config.json)
 
 
+def _whole(directory: Path, where: str | None = None) -> About:
+    """What an index is; complains of what is damaged, and of a filter, before a model is loaded."""
+    opened = Index(directory)
+    if where is not None:
+        opened.check_filter(where)
+    return opened.about
+
+
+def _model_of(directory: Path, about: About, model: str | None) -> Callable[[], loading.Encodes]:
+    """What loads the model that an index was made by: where it was then, or where it is now."""
+    try:
+        return loading.locate(model or about.model)
+    except UserError as e:
+        if model is not None:
+            raise
+        raise UserError(f"{directory}: was made by {about.model}; name it with `model` where it is now. {e}") from e
+
+
 def _vectors(
-    config: BuildConfig | AddConfig, model: str | None, records: Records, console: Console, of: About | None = None
+    config: BuildConfig | AddConfig, records: Records, console: Console, of: About | None = None
 ) -> Callable[[Path], Stored]:
     """What makes the vectors of texts in a directory, or has them already; all complaints are made before.
 
     Args:
-        config: Where they are from.
-        model: What makes them, if they are not there.
+        config: What makes them, or where they are.
         records: The texts.
         console: Where progress is shown.
         of: The index to which they are added.
@@ -296,11 +313,15 @@ def _vectors(
     if config.vectors is not None:
         given = _given(config.vectors, records)
         return lambda _: given
-    assert model is not None
-    load = loading.locate(model, dim=config.dim if of is None else None)
+    name = config.model or (of.model if of else "")
+    if isinstance(config, BuildConfig):
+        load = loading.locate(name, dim=config.dim)
+    else:
+        assert of is not None
+        load = _model_of(config.to, of, config.model)
 
     def encode(work: Path) -> Stored:
-        indexer = Indexer(load, model, batch_size=config.batch_size, console=console, dim=of and of.dim)
+        indexer = Indexer(load, name, batch_size=config.batch_size, console=console, dim=of and of.dim)
         place, side = work / "vectors", "passage"
         if of is not None:
             side = of.side("passage").get("prompt_name")

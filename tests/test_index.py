@@ -1,6 +1,7 @@
 """`python -m simcse_tf.index` with a stub for a model: no TensorFlow."""
 
 import json
+import shutil
 import zlib
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def test_a_run_that_was_killed_is_continued_and_not_begun_again(run, monkeypatch
     assert run(*arguments, "--resume") == "i: is complete, with vectors by m\n"
     with pytest.raises(UserError, match="exists. Replace it with `overwrite`"):
         run(*arguments)
-    with pytest.raises(UserError, match="is flat with `bits` 32 and `dim` 16, and of other texts or changed since"):
+    with pytest.raises(UserError, match="it is flat with `bits` 32 and `dim` 16, of other texts, or"):
         run(*arguments, "--resume", "--dim", "8")
     assert run(*arguments, "--overwrite", "--kind", "hnsw")["kind"] == "hnsw"
     assert sorted(path.name for path in Path("i").iterdir() if path.name[0] == ".") == [".lock"]
@@ -299,6 +300,31 @@ def test_another_model_is_refused_before_it_encodes_the_texts(built, monkeypatch
         index.main([command, "i", "in.csv" if command == "add" else "query"])
     assert read_about(Path("i")).count == 3
     assert "a dog runs" not in other.encoded
+
+
+@pytest.mark.parametrize("arguments", [("search", "i", "query"), ("add", "i", "in.csv"), ("remove", "i", "a")])
+def test_what_is_damaged_is_said_before_a_model_is_loaded(built, tmp_path, monkeypatch, arguments):
+    shutil.copytree(built / "i", tmp_path / "i")
+    shutil.copy(built / "in.csv", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    codes = next(Path("i").glob("*-0000/codes.faiss"))
+    codes.write_bytes(codes.read_bytes()[:-1])
+    monkeypatch.setattr(index.loading, "locate", lambda *_, **__: pytest.fail)
+    with pytest.raises(UserError, match=r"i: the index is damaged \(000001-0000/codes.faiss has"):
+        index.main(list(arguments))
+
+
+@pytest.mark.parametrize("arguments", [("search", "i", "query"), ("add", "i", "in.csv")])
+def test_a_model_that_is_no_longer_where_it_was_is_named(built, monkeypatch, arguments):
+    def locate(model):
+        raise UserError(f"unknown preset '{model}'.")
+
+    monkeypatch.chdir(built)
+    monkeypatch.setattr(index.loading, "locate", locate)
+    with pytest.raises(UserError, match="i: was made by m; name it with `model` .* unknown preset 'm'"):
+        index.main(list(arguments))
+    with pytest.raises(UserError, match="^unknown preset 'other'"):
+        index.main([*arguments, "--model", "other"])
 
 
 @pytest.mark.parametrize(
