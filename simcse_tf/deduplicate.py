@@ -175,7 +175,7 @@ def _report(
         shown.add_row(label, f"{count:,}", f"{100 * count / rows:.1f}")
     console.print(shown)
     if texts.bad:
-        console.print(f"{texts.bad:,} rows that cannot be used were left out before")
+        console.print(f"rows that cannot be used and were left out before: {texts.bad:,}")
     pairs = [
         {
             "text": examples[row],

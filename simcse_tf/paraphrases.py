@@ -281,7 +281,7 @@ def _report(
         shown.add_row(label, f"{count:,}")
     console.print(shown)
     if texts.bad:
-        console.print(f"{texts.bad:,} rows that cannot be used were left out before\n")
+        console.print(f"rows that cannot be used and were left out before: {texts.bad:,}\n")
     if found["with_top_k"]:
         console.print(
             f"{found['with_top_k']:,} texts have {config.top_k} pairs or more, and may have others: --top-k says how "
