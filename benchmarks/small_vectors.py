@@ -115,7 +115,7 @@ def measure(
     for dim in sizes:
         for bits, dtype in _DTYPES.items():
             as_kept = (compact.floats(compact.quantized(compact.shortened(x, dim), dtype), dim) for x in compared)
-            score = 100 * sts.score(*as_kept, pairs).all.spearman
+            score = sts.score(*as_kept, pairs).all.spearman
             found = search(compact.shortened(searched, dim), bits, queries, exact)
             cells[f"{dim}:{bits}"] = {"STSB-dev": round(score, 4), **found}
     return {"vectors": count, "cells": cells}
