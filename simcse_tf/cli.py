@@ -63,7 +63,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str
 
     Args:
         cls: A dataclass. Its fields are the flags, the comments above them the help. A comment `# --- Data ---` begins
-            a group of flags in the help.
+            a group of flags in the help. Flags of the classes that it inherits from come last.
         arguments: Without the program's name.
         prog: What the user types.
         description: For `--help`.
@@ -94,9 +94,9 @@ def parse(cls: type[T], arguments: Sequence[str], *, prog: str, description: str
 
 
 def _comments(cls: type) -> Iterator[tuple[str, str, str]]:
-    """Section, name and comment of each field, from the source of the class."""
+    """Section, name and comment of each field, from the source of the class and of those that it inherits from."""
     section, comment = "", []
-    for line in inspect.getsource(cls).splitlines():
+    for line in "".join(map(inspect.getsource, filter(dataclasses.is_dataclass, cls.__mro__))).splitlines():
         text = line.strip()
         if title := re.fullmatch(r"# --- (.*) ---", text):
             section = title[1]

@@ -23,8 +23,8 @@ from simcse_tf.checks import check_range, require
 from simcse_tf.data import whole_rows
 from simcse_tf.data.rows import suffix
 from simcse_tf.errors import UserError
-from simcse_tf.files import Output, check_writable
-from simcse_tf.indexing import Indexer
+from simcse_tf.files import Output
+from simcse_tf.indexing import Indexer, Running
 from simcse_tf.serving.index import first_of_each
 
 _DESCRIPTION = (
@@ -35,7 +35,7 @@ _SAMPLE = 5
 
 
 @dataclass(frozen=True)
-class DeduplicateConfig:
+class DeduplicateConfig(Running):
     """Flags of the command."""
 
     # A text a line, or a .csv, .tsv or .jsonl file; also .gz.
@@ -53,14 +53,6 @@ class DeduplicateConfig:
     threshold: float = 0.95
     # Compare a row with all others (flat), or with those of the nearest cells (ivf). Default: ivf above 50,000.
     index: Literal["flat", "ivf"] | None = None
-    # Texts per call of the model.
-    batch_size: int = 64
-    # Write counts and examples as JSON here instead of printing them; replaces an older file.
-    json: Path | None = None
-    # Start, continue what a killed run left, or find the output complete.
-    resume: bool = False
-    # Replace the output, and discard what a killed run left.
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +78,7 @@ class Repetitions:
 def main(arguments: list[str]) -> None:
     """The command: numbers the distinct rows, compares their vectors, writes those that are kept."""
     config = cli.parse(DeduplicateConfig, arguments, prog=cli.prog("deduplicate"), description=_DESCRIPTION)
-    output = Output(config.to, config.resume, config.overwrite)
-    source = _check(config, output)
+    source, output = _check(config)
     load = loading.locate(config.model) if config.model is not None else None
     if output.complete():
         print(f"{config.to}: is complete")
@@ -99,31 +90,22 @@ def main(arguments: list[str]) -> None:
         output.begin()
         found = _exact(texts)
     else:
-        # TensorFlow is imported from here on; every complaint about flags and texts has been made.
-        with cli.lean_imports():
-            model = load()
+        # Every complaint about flags and texts has been made.
+        indexer = Indexer(load, str(config.model), batch_size=config.batch_size, console=console)
         output.begin()
-        indexer = Indexer(model, str(config.model), batch_size=config.batch_size, console=console)
         found = _near(config, texts, indexer, output.work / "rows", console)
     examples = _write(source, found, output)
     _report(config, texts, found, examples, console)
     output.publish()
 
 
-def _check(config: DeduplicateConfig, output: Output) -> whole_rows.WholeRows:
-    check_range("batch_size", config.batch_size, low=1)
+def _check(config: DeduplicateConfig) -> tuple[whole_rows.WholeRows, Output]:
     check_range("threshold", config.threshold, above=0, high=1, why="it is a cosine")
     source = whole_rows.open_whole_rows(config.file, config.columns)
-    if config.to.suffix.lower() != suffix(config.file):
-        raise UserError(f"`to` {config.to}: must end in {suffix(config.file)}, as {config.file} does.")
-    if config.to.exists() and config.to.samefile(config.file):
-        raise UserError(f"`to` {config.to}: is the file that is read. Choose another name.")
-    output.check()
-    if config.json is not None:
-        check_writable(config.json, "json")
+    output = config.output(config.to, read=[config.file], endings=[suffix(config.file)])
     if config.model is not None:
         require("faiss", "index", "finding near repetitions needs faiss")
-    return source
+    return source, output
 
 
 def _exact(texts: whole_rows.Texts) -> Repetitions:
@@ -193,7 +175,7 @@ def _report(
         shown.add_row(label, f"{count:,}", f"{100 * count / rows:.1f}")
     console.print(shown)
     if texts.bad:
-        console.print(f"{texts.bad:,} rows that cannot be used were left out before")
+        console.print(f"rows that cannot be used and were left out before: {texts.bad:,}")
     pairs = [
         {
             "text": examples[row],

@@ -22,7 +22,7 @@ from simcse_tf.checks import check_range, require
 from simcse_tf.data.records import Layout, Records, open_records
 from simcse_tf.errors import UserError
 from simcse_tf.files import check_writable
-from simcse_tf.indexing import Indexer
+from simcse_tf.indexing import Indexer, Running
 from simcse_tf.serving import index, probes, vectors
 from simcse_tf.serving.index import About, Index, Writer
 from simcse_tf.serving.segment import Bits, Kind
@@ -30,7 +30,7 @@ from simcse_tf.serving.vectors import Stored
 
 
 @dataclass(frozen=True)
-class BuildConfig:
+class BuildConfig(Running):
     """Flags of `build`."""
 
     # --- Texts ---
@@ -57,17 +57,6 @@ class BuildConfig:
     bits: Bits = 32
     # Numbers of a vector to keep, the first ones, for models that were trained with --matryoshka. Default: all.
     dim: int | None = None
-
-    # --- Running ---
-
-    # Texts per call of the model.
-    batch_size: int = 64
-    # Write what the index is as JSON here instead of printing it; replaces an older file.
-    json: Path | None = None
-    # Start, continue what a killed run left, or find the index complete.
-    resume: bool = False
-    # Replace the index, which is searched meanwhile, and discard what a killed run left.
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,24 +151,23 @@ def _build(arguments: list[str]) -> None:
         id_column=config.id_column,
         every_line=config.vectors is not None,
     )
-    made = None if config.vectors is None else _given(config.vectors, records)
+    console = cli.console()
+    make = _vectors(config, records, console)
     if complete:
         about = index.read_about(config.to)
-        if (about.kind, about.bits) != (config.kind, config.bits) or not about.made_of.startswith(records.sha256):
+        differs = (about.kind, about.bits) != (config.kind, config.bits) or config.dim not in (None, about.dim)
+        if differs or not about.made_of.startswith(records.sha256):
             raise UserError(
-                f"`resume`: {config.to} is {about.kind} with `bits` {about.bits}, and of other texts or changed since "
-                "it was built. Replace it with `overwrite`."
+                f"`resume`: {config.to} is complete and not what is asked for: it is {about.kind} with `bits` "
+                f"{about.bits} and `dim` {about.dim}, of other texts, or changed since. Replace it with `overwrite`."
             )
-        print(f"{config.to}: is complete")
+        print(f"{config.to}: is complete, with vectors by {about.model}")
         return
-    load = None if config.model is None else loading.locate(config.model, dim=config.dim)
-    console = cli.console()
     console.print(f"{records.count:,} texts; {_columns(records.layout)}", markup=False)
     with Writer(config.to) as writer:
         if config.overwrite:
             shutil.rmtree(writer.work("build"), ignore_errors=True)
-        if made is None:
-            made = _encode(load, str(config.model), records, writer.work("build"), config.batch_size, console)
+        made = make(writer.work("build"))
         with cli.Counted(console, "indexing", "texts", records.count) as shown:
             shown.update(0)
             about = writer.build(
@@ -227,15 +215,16 @@ def _add(arguments: list[str]) -> None:
     check_range("batch_size", config.batch_size, low=1)
     if config.model is not None and config.vectors is not None:
         raise UserError("give `model` or `vectors`, not both.")
-    about = index.read_about(config.to)
+    about = _whole(config.to)
     records = open_records(config.file, like=about.layout, every_line=config.vectors is not None)
-    made = None if config.vectors is None else _given(config.vectors, records)
-    name = config.model or about.model
-    load = loading.locate(name) if made is None else None
     console = cli.console()
+    make = _vectors(config, records, console, about)
     with Writer(config.to) as writer:
-        if made is None:
-            made = _encode(load, name, records, writer.work("add"), config.batch_size, console, about)
+        if done := writer.was_added(records.sha256, records.count):
+            console.print(f"{config.file}: was added last; nothing is left to do", markup=False)
+            _report(config.to, done, console, config.json)
+            return
+        made = make(writer.work("add"))
         with cli.Counted(console, "indexing", "texts", records.count) as shown:
             shown.update(0)
             about, replaced = writer.add(
@@ -266,8 +255,8 @@ def _search(arguments: list[str]) -> None:
     check_range("top_k", config.top_k, low=1)
     if not config.queries:
         raise UserError("nothing to look for: give a query.")
-    about = index.read_about(config.of)
-    load = loading.locate(config.model or about.model)
+    about = _whole(config.of, config.where)
+    load = _model_of(config.of, about, config.model)
     with cli.lean_imports():
         model = load()
     opened = Index(config.of, model.encode(probes.PROBES, **about.side("passage")))
@@ -292,6 +281,61 @@ def _info(arguments: list[str]) -> None:
     _report(config.of, index.read_about(config.of), cli.console(), config.json)
 
 
+def _whole(directory: Path, where: str | None = None) -> About:
+    """What an index is; complains of what is damaged, and of a filter, before a model is loaded."""
+    opened = Index(directory)
+    if where is not None:
+        opened.check_filter(where)
+    return opened.about
+
+
+def _model_of(directory: Path, about: About, model: str | None) -> Callable[[], loading.Encodes]:
+    """What loads the model that an index was made by: where it was then, or where it is now."""
+    try:
+        return loading.locate(model or about.model)
+    except UserError as e:
+        if model is not None:
+            raise
+        raise UserError(f"{directory}: was made by {about.model}; name it with `model` where it is now. {e}") from e
+
+
+def _vectors(
+    config: BuildConfig | AddConfig, records: Records, console: Console, of: About | None = None
+) -> Callable[[Path], Stored]:
+    """What makes the vectors of texts in a directory, or has them already; all complaints are made before.
+
+    Args:
+        config: What makes them, or where they are.
+        records: The texts.
+        console: Where progress is shown.
+        of: The index to which they are added.
+    """
+    if config.vectors is not None:
+        given = _given(config.vectors, records)
+        return lambda _: given
+    name = config.model or (of.model if of else "")
+    if isinstance(config, BuildConfig):
+        load = loading.locate(name, dim=config.dim)
+    else:
+        assert of is not None
+        load = _model_of(config.to, of, config.model)
+
+    def encode(work: Path) -> Stored:
+        indexer = Indexer(load, name, batch_size=config.batch_size, console=console, dim=of and of.dim)
+        place, side = work / "vectors", "passage"
+        if of is not None:
+            side = of.side("passage").get("prompt_name")
+            index.check_model(config.to, of, indexer.fingerprint(side))
+            # Of another file that was not added whole.
+            if (place / vectors.ABOUT).is_file() and vectors.read_about(place).sha256 != records.texts_sha256:
+                shutil.rmtree(work)
+        texts = (record.text for record in records.read())
+        indexer.encode(place, texts, records.count, records.texts_sha256, source=str(records.path), side=side)
+        return Stored(place)
+
+    return encode
+
+
 def _given(directory: Path, records: Records) -> Stored:
     """Vectors that were made of these texts before."""
     made = Stored(directory)
@@ -305,35 +349,6 @@ def _given(directory: Path, records: Records) -> Stored:
     return made
 
 
-def _encode(
-    load: Callable[[], loading.Encodes] | None,
-    name: str,
-    records: Records,
-    work: Path,
-    batch_size: int,
-    console: Console,
-    about: About | None = None,
-) -> Stored:
-    """Makes the vectors, as those of the index were made that they are for; what a killed run has made stays."""
-    assert load is not None
-    # TensorFlow is imported from here on; every complaint about flags and texts has been made.
-    with cli.lean_imports():
-        model = load()
-    place = work / "vectors"
-    if about is None:
-        indexer = Indexer(model, name, batch_size=batch_size, console=console)
-        side = "passage"
-    else:
-        indexer = Indexer(model, name, batch_size=batch_size, console=console, dim=about.dim)
-        side = about.side("passage").get("prompt_name")
-        # Of another file that was not added whole.
-        if (place / vectors.ABOUT).is_file() and vectors.read_about(place).sha256 != records.texts_sha256:
-            shutil.rmtree(work)
-    texts = (record.text for record in records.read())
-    indexer.encode(place, texts, records.count, records.texts_sha256, source=str(records.path), side=side)
-    return Stored(place)
-
-
 def _columns(layout: Layout) -> str:
     """What the columns are, for people."""
     named = [f"text in {layout.text}" if layout.text else "a text a line"]
@@ -343,14 +358,13 @@ def _columns(layout: Layout) -> str:
 
 def _report(directory: Path, about: About, console: Console, json: Path | None) -> None:
     """Shows what an index is; prints the same as JSON."""
-    size = sum(size for part in (about.trained, *about.segments) for _, size in part.files)
     removed = sum(part.removed for part in about.segments)
     lines = {
         "texts": f"{about.count:,}" + (f"; removed, and still in the files: {removed:,}" if removed else ""),
         "index": f"{about.kind}, {about.bits} bits a number, {about.dim} numbers a vector",
         "columns": _columns(about.layout),
         "model": about.model + (", with its prompts" if about.prompts else ""),
-        "on the disk": f"{size / 2**20:,.1f} MiB, segments: {len(about.segments)}",
+        "on the disk": f"{about.bytes / 2**20:,.1f} MiB, segments: {len(about.segments)}",
     }
     shown = Table(title=str(directory), title_justify="left", show_header=False)
     for name, value in lines.items():
@@ -367,7 +381,7 @@ def _report(directory: Path, about: About, console: Console, json: Path | None) 
         "prompts": about.prompts,
         "columns": asdict(about.layout),
         "segments": len(about.segments),
-        "bytes": size,
+        "bytes": about.bytes,
     }
     cli.hand_over(result, json)
 

@@ -26,8 +26,8 @@ from simcse_tf.data import mining, sources
 from simcse_tf.data.columns import names_of_views, only_text
 from simcse_tf.data.rows import Row
 from simcse_tf.errors import UserError
-from simcse_tf.files import Output, check_writable, read_json_object, write_whole
-from simcse_tf.indexing import Indexer
+from simcse_tf.files import Output, read_json_object, write_whole
+from simcse_tf.indexing import Indexer, Running
 from simcse_tf.serving import vectors
 from simcse_tf.serving.index import Index
 
@@ -53,7 +53,7 @@ _LABELS = {
 
 
 @dataclass(frozen=True)
-class MineConfig:
+class MineConfig(Running):
     """Flags of the command."""
 
     # --- Texts ---
@@ -94,20 +94,12 @@ class MineConfig:
     # Of the random choice, and of the sample that is shown.
     seed: int = 42
 
-    # --- Running ---
+    # --- Vectors ---
 
     # Compare an anchor with all texts (flat), or with those of the nearest cells (ivf). Default: ivf above 50,000.
     index: Literal["flat", "ivf"] | None = None
-    # Texts per call of the model.
-    batch_size: int = 64
     # Keep vectors and index in this directory, and take what is there: mining again with other limits is quick then.
     vectors: Path | None = None
-    # Write what was found as JSON here instead of printing it; replaces an older file.
-    json: Path | None = None
-    # Start, continue what a killed run left, or find the output complete.
-    resume: bool = False
-    # Replace the output, and discard what a killed run left.
-    overwrite: bool = False
 
     @property
     def limits(self) -> mining.Limits:
@@ -150,8 +142,7 @@ class Found:
 def main(arguments: list[str]) -> None:
     """The command: encodes the distinct texts, searches for each anchor's nearest, writes rows with negatives."""
     config = cli.parse(MineConfig, arguments, prog=cli.prog("mine"), description=_DESCRIPTION)
-    output = Output(config.to, config.resume, config.overwrite)
-    _check(config, output)
+    output = _check(config)
     pairs, corpus = _open(config)
     load = loading.locate(config.model)
     if output.complete():
@@ -162,11 +153,9 @@ def main(arguments: list[str]) -> None:
         texts = mining.survey(pairs, corpus, skip_bad_rows=config.skip_bad_rows)
     _say(texts, config, console)
 
-    # TensorFlow is imported from here on; every complaint about flags and texts has been made.
-    with cli.lean_imports():
-        model = load()
+    # Every complaint about flags and texts has been made.
+    indexer = Indexer(load, config.model, batch_size=config.batch_size, console=console)
     output.begin()
-    indexer = Indexer(model, config.model, batch_size=config.batch_size, console=console)
     space = _encode(texts, config, indexer, config.vectors or output.work / "vectors")
     found = _mine(texts, config, space, output, console)
     if not found.kept:
@@ -179,8 +168,8 @@ def main(arguments: list[str]) -> None:
     output.publish()
 
 
-def _check(config: MineConfig, output: Output) -> None:
-    for name in ("negatives", "range_from", "batch_size"):
+def _check(config: MineConfig) -> Output:
+    for name in ("negatives", "range_from"):
         check_range(name, getattr(config, name), low=1)
     last = config.range_from + config.negatives - 1
     check_range("range_to", config.range_to, low=last, why="`range_from` and `negatives` reach so far")
@@ -192,19 +181,14 @@ def _check(config: MineConfig, output: Output) -> None:
         check_range("relative_margin", config.relative_margin, low=0, high=1)
     if config.corpus_column is not None and config.corpus is None:
         raise UserError("`corpus_column` names a column of `corpus`: give that too.")
-    if config.to.suffix.lower() not in sources.WITH_COLUMNS:
-        raise UserError(f"`to` {config.to}: must end in {', '.join(sources.WITH_COLUMNS)}.")
-    for given in (Path(config.pairs), config.corpus):
-        if given is not None and given.exists() and config.to.exists() and given.samefile(config.to):
-            raise UserError(f"`to` {config.to}: is a file that is read. Choose another name.")
-    output.check()
+    read = [Path(config.pairs), *([config.corpus] if config.corpus else [])]
+    output = config.output(config.to, read=read, endings=sources.WITH_COLUMNS)
     if config.vectors is not None:
         cli.check_directory(config.vectors, "--vectors")
         for name in (_CANDIDATES, _ANCHORS):
             vectors.check_free(config.vectors / name)
-    if config.json is not None:
-        check_writable(config.json, "json")
     require("faiss", "index", "mining needs faiss")
+    return output
 
 
 def _open(config: MineConfig) -> tuple[sources.Source, sources.Source | None]:

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from simcse_tf import cli, loading
-from simcse_tf.checks import check_range, require
+from simcse_tf.checks import require
 from simcse_tf.data import sources, whole_rows
 from simcse_tf.errors import UserError
 from simcse_tf.files import Output, check_writable, read_json_object, write_whole
-from simcse_tf.indexing import Indexer
+from simcse_tf.indexing import Indexer, Running, check_name
 from simcse_tf.serving import paraphrases, vectors
 
 _DESCRIPTION = (
@@ -46,7 +46,7 @@ _SAMPLE = 5
 
 
 @dataclass(frozen=True)
-class ParaphrasesConfig:
+class ParaphrasesConfig(Running):
     """Flags of the command."""
 
     # A text a line, or a .csv, .tsv or .jsonl file; also .gz.
@@ -69,23 +69,14 @@ class ParaphrasesConfig:
     top_k: int = paraphrases.TOP_K
     # Compare a text with all others (flat), or with those of the nearest cells (ivf). Default: ivf above 50,000.
     index: paraphrases.Kind | None = None
-    # Texts per call of the model.
-    batch_size: int = 64
     # Keep the vectors in this directory, and take what is there: looking again with another threshold is quick then.
     vectors: Path | None = None
-    # Write counts and examples as JSON here instead of printing them; replaces an older file.
-    json: Path | None = None
-    # Start, continue what a killed run left, or find the output complete.
-    resume: bool = False
-    # Replace the output, and discard what a killed run left.
-    overwrite: bool = False
 
 
 def main(arguments: list[str]) -> None:
     """The command: encodes the distinct texts, compares them, writes pairs and communities."""
     config = cli.parse(ParaphrasesConfig, arguments, prog=cli.prog("paraphrases"), description=_DESCRIPTION)
-    output = Output(config.to, config.resume, config.overwrite)
-    source = _check(config, output)
+    source, output = _check(config)
     load = loading.locate(config.model)
     if output.complete():
         print(f"{config.to}: is complete")
@@ -97,11 +88,9 @@ def main(arguments: list[str]) -> None:
     if kind == "ivf":
         require("faiss", "index", "comparing so many texts needs faiss")
 
-    # TensorFlow is imported from here on; every complaint about flags and texts has been made.
-    with cli.lean_imports():
-        model = load()
+    # Every complaint about flags and texts has been made.
+    indexer = Indexer(load, config.model, batch_size=config.batch_size, console=console)
     output.begin()
-    indexer = Indexer(model, config.model, batch_size=config.batch_size, console=console)
     place = config.vectors or output.work / "vectors"
     encoded = indexer.encode(place, texts.read(), len(texts.rows), texts.sha256, source=str(config.file))
     found, cosines = paraphrases.best_first(*_compare(config, kind, texts, encoded, output, console))
@@ -115,27 +104,19 @@ def main(arguments: list[str]) -> None:
     output.publish()
 
 
-def _check(config: ParaphrasesConfig, output: Output) -> whole_rows.WholeRows:
-    check_range("batch_size", config.batch_size, low=1)
+def _check(config: ParaphrasesConfig) -> tuple[whole_rows.WholeRows, Output]:
     paraphrases.check(config.threshold, config.top_k)
     source = whole_rows.open_whole_rows(config.file, config.columns)
-    written = {"to": config.to} | ({"communities": config.communities} if config.communities else {})
-    for name, path in written.items():
-        if path.suffix.lower() not in sources.WITH_COLUMNS:
-            raise UserError(f"`{name}` {path}: must end in {', '.join(sources.WITH_COLUMNS)}.")
-        if path.exists() and path.samefile(config.file):
-            raise UserError(f"`{name}` {path}: is the file that is read. Choose another name.")
+    output = config.output(config.to, read=[config.file], endings=sources.WITH_COLUMNS)
     if config.communities is not None:
+        check_name("communities", config.communities, [config.file], sources.WITH_COLUMNS)
         if config.communities.absolute() == config.to.absolute():
             raise UserError(f"`communities` {config.communities}: is `to` as well. Choose another name.")
         check_writable(config.communities, "communities")
-    output.check()
     if config.vectors is not None:
         cli.check_directory(config.vectors, "--vectors")
         vectors.check_free(config.vectors)
-    if config.json is not None:
-        check_writable(config.json, "json")
-    return source
+    return source, output
 
 
 def _compare(
@@ -300,7 +281,7 @@ def _report(
         shown.add_row(label, f"{count:,}")
     console.print(shown)
     if texts.bad:
-        console.print(f"{texts.bad:,} rows that cannot be used were left out before\n")
+        console.print(f"rows that cannot be used and were left out before: {texts.bad:,}\n")
     if found["with_top_k"]:
         console.print(
             f"{found['with_top_k']:,} texts have {config.top_k} pairs or more, and may have others: --top-k says how "

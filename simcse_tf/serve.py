@@ -52,6 +52,9 @@ class ServeConfig:
     port: int = 8501
     # The model's name in addresses. Default: that of its directory.
     name: str | None = None
+    # Numbers of a vector to keep, the first ones, scaled to unit length again; for models that were trained with
+    # --matryoshka. Default: all. A request to /v1/embeddings may ask for fewer.
+    dim: int | None = None
     # Texts per call of the model.
     batch_size: int = 64
     # Texts of a request; more are refused.
@@ -71,7 +74,7 @@ def main(arguments: list[str]) -> None:
     assert config.model is not None
     with _listener(config.host, config.port) as listener:
         with cli.lean_imports():
-            model = loading.load_client(config.model)
+            model = loading.load_client(config.model, dim=config.dim)
         _serve(config, name, model, listener)
 
 

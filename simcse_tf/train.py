@@ -118,7 +118,7 @@ def locate_teacher(config: TrainConfig, console: Console) -> Callable[[], Indexe
         load = loading.locate(name)
     except UserError as e:
         raise UserError(f"`teacher`: {e}") from e
-    return lambda: Indexer(load(), name, batch_size=_TEACHERS_BATCH, console=console)
+    return lambda: Indexer(load, name, batch_size=_TEACHERS_BATCH, console=console)
 
 
 def _exported(result: dict[str, Any], to: Path) -> bool:

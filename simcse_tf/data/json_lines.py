@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -31,8 +30,8 @@ def written(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects).encode()
 
 
-def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Rows:
-    """The values of each object at the keys `columns`; blank lines are skipped.
+def rows(path: Path, columns: Row | None, reject: Reject, check: Check = checked) -> Rows:
+    """The values of each object at the keys `columns`, by default all that it has; blank lines are skipped.
 
     Raises:
         UserError: The file cannot be read or decompressed.
@@ -43,7 +42,8 @@ def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Ro
             if raw.isspace():
                 continue
             item = _object(raw)
-            row = check((item.get(c, MISSING) for c in columns), columns)
+            of = tuple(item) if columns is None else columns
+            row = check((item.get(c, MISSING) for c in of), of)
         except BadTextError as e:
             reject(f"{path}:{number}", str(e), readable(raw))
             continue
@@ -64,19 +64,6 @@ def keys(path: Path) -> list[str]:
         except BadTextError as e:
             problem = problem if raw.isspace() else str(e)
     raise UserError(f"{path}: no JSON object in its first 100 lines ({problem}). Expected one on each line.")
-
-
-def every_key(path: Path) -> list[str]:
-    """The keys of all JSON objects, in the order in which they first come; lines without an object are skipped.
-
-    Raises:
-        UserError: There is no object in the first 100 lines.
-    """
-    found = dict.fromkeys(keys(path))
-    for raw in lines(path):
-        with contextlib.suppress(BadTextError):
-            found.update(dict.fromkeys(_object(raw)))
-    return list(found)
 
 
 def _object(raw: bytes) -> dict[str, object]:

@@ -11,15 +11,15 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from simcse_tf.data import json_lines, sources, text
+from simcse_tf.data import sources, text
 from simcse_tf.data.columns import check_columns, only_text
 from simcse_tf.data.rows import MISSING, BadTextError, Row, checked, first_place, identifier, suffix
 from simcse_tf.errors import UserError
@@ -30,6 +30,8 @@ Type = Literal["number", "text"]
 
 # What id and text are called where they have no column.
 ID, TEXT = "id", "text"
+# Cells that say nothing.
+_NOTHING = (None, MISSING, "")
 # SQLite's name for the number of a row.
 _RESERVED = "_rowid_"
 # A cell that means a number and nothing else: 007 and 1e3 may be names.
@@ -101,54 +103,78 @@ class Records:
         Raises:
             UserError: A row cannot be used; names file and line.
         """
-        kinds = self.layout.metadata
-        return self._records(lambda name, value: stored(name, value, kinds[name]))
+        return self._records(self._stored)
 
     def surveyed(self, *, guess: bool) -> Records:
         """Reads the file once: counts and fingerprints the records.
 
         Args:
-            guess: Find out what the values of each column are.
+            guess: Find out what the values of each column are, and in JSON lines which columns there are.
 
         Raises:
-            UserError: As `read`, there is none, or two have one id.
+            UserError: As `read`, there is none, two have one id, or a column is not there.
         """
         of_texts, of_all, keys, count = hashlib.sha256(), hashlib.sha256(), array("Q"), 0
-        found: dict[str, set[Type]] = {name: set() for name in self.layout.metadata}
+        own, called = (self.layout.id, self.layout.text or TEXT), self.layout.names[:2]
+        found: dict[str, set[Type]] = {name: set() for name in self.layout.metadata if guess}
         in_table = suffix(self.path) != ".jsonl"
-        for record in self._records(lambda _, value: value) if guess else self.read():
+
+        def beside(of: dict[str, Any]) -> tuple[Value, ...]:
+            for name, cell in of.items():
+                if name in own:
+                    continue
+                if name not in found:
+                    if guess and name.lower() == ID and self.layout.id is None:
+                        raise BadTextError(f"has '{name}', and the first row has none: give all texts ids, or none")
+                    if guess:
+                        _check_name(name, [*called, *found])
+                    found[name] = set()
+                if cell not in _NOTHING:
+                    found[name].add("number" if _is_number(cell, in_table) else "text")
+            return tuple(map(of.get, found)) if guess else self._stored(of)
+
+        for record in self._records(beside):
             count += 1
             of_texts.update(f"{record.text}\n".encode())
             of_all.update(f"{json.dumps(record)}\n".encode())
             if record.id is not None:
                 keys.append(_key(record.id))
-            for kinds, value in zip(found.values(), record.metadata, strict=True) if guess else ():
-                if value is not None:
-                    kinds.add("number" if _is_number(value, in_table) else "text")
         if count == 0:
             raise UserError(f"{self.path}: no row with text in it.")
         self._check_ids(np.array(keys))
-        guessed = {name: "number" if kinds == {"number"} else "text" for name, kinds in found.items()}
-        layout = Layout(self.layout.text, self.layout.id, guessed) if guess else self.layout
-        return Records(self.path, layout, self.every_line, count, of_texts.hexdigest(), of_all.hexdigest())
-
-    def _records(self, convert: Callable[[str, Any], Any]) -> Iterator[Record]:
         layout = self.layout
+        if guess:
+            guessed: dict[str, Type] = {
+                name: "number" if each == {"number"} else "text" for name, each in found.items()
+            }
+            layout = replace(layout, metadata=guessed)
+        else:
+            check_columns(str(self.path), [*called, *found], layout.names, "each")
+        of_all.update(json.dumps(layout.names).encode())
+        return replace(self, layout=layout, count=count, texts_sha256=of_texts.hexdigest(), sha256=of_all.hexdigest())
+
+    def _records(self, beside: Callable[[dict[str, Any]], tuple[Value, ...]]) -> Iterator[Record]:
+        """The records, with what `beside` makes of a row's cells as metadata."""
+        layout = self.layout
+        column = layout.text or TEXT
 
         def reject(where: str, problem: str, start: str) -> None:
             raise UserError(f'{where}: {problem}; the row starts "{start}". Correct it.')
 
         def check(cells: Iterable[object], columns: Row) -> Record:
             of = dict(zip(columns, cells, strict=True))
-            (words,) = checked((of[layout.text or TEXT],), (layout.text or TEXT,))
-            name = identifier(of[layout.id], layout.id) if layout.id else None
-            beside = ((column, of[column]) for column in layout.metadata)
-            values = (None if cell in (None, MISSING, "") else convert(column, cell) for column, cell in beside)
-            return Record(name, words, tuple(values))
+            (words,) = checked((of.get(column, MISSING),), (column,))
+            name = identifier(of.get(layout.id, MISSING), layout.id) if layout.id else None
+            return Record(name, words, beside(of))
 
         if self.every_line:
             return (Record(None, line) for line in text.every_line(self.path))
-        return sources.FORMATS[suffix(self.path)].rows(self.path, layout.columns, reject, check)
+        return sources.FORMATS[suffix(self.path)].rows(self.path, None, reject, check)
+
+    def _stored(self, of: dict[str, Any]) -> tuple[Value, ...]:
+        """A row's metadata, as its columns hold them."""
+        kinds = self.layout.metadata.items()
+        return tuple(None if of.get(name) in _NOTHING else stored(name, of[name], kind) for name, kind in kinds)
 
     def _check_ids(self, keys: np.ndarray) -> None:
         """Checks that no two are one, by their numbers."""
@@ -193,16 +219,15 @@ def open_records(
     """
     form = sources.file_format(path, otherwise="Name a file of texts.")
     names = None if form.columns is None else form.columns(path)
-    if suffix(path) == ".jsonl":
-        # A key may be in some objects alone.
-        names = json_lines.every_key(path)
     layout = like if like is not None else _choose(path, names, text_column, id_column)
     if names is None and layout.columns:
         raise UserError(f"{path}: plain text has no columns; expected {', '.join(layout.columns)}. Give a table.")
     if names is not None:
         if like is not None and like.text is None:
             raise UserError(f"{path}: has columns, and the index is of lines without. Give plain text.")
-        check_columns(str(path), names, layout.columns, "each")
+        # Those of JSON lines are the first object's: what is beside the text may be in others alone.
+        each = [name for name in layout.columns if name not in layout.metadata or suffix(path) != ".jsonl"]
+        check_columns(str(path), names, each, "each")
     return Records(path, layout, every_line and names is None).surveyed(guess=like is None)
 
 
@@ -286,13 +311,24 @@ def _choose(path: Path, names: list[str] | None, text_column: str | None, id_col
         return Layout()
     (texts,) = (text_column,) if text_column else only_text(str(path), names, "Name it with `text_column`.")
     ids = id_column or next((name for name in names if name.lower() == ID and name != texts), None)
-    lower = [name.lower() for name in names]
-    for name in names:
-        if not name or lower.count(name.lower()) > 1 or name.lower() == _RESERVED:
-            raise UserError(
-                f"{path}: the column '{name}' needs another name: no other may have it, were it in other case."
-            )
+    for i, name in enumerate(names):
+        try:
+            _check_name(name, names[:i])
+        except BadTextError as e:
+            raise UserError(f"{path}: {e}.") from e
     return Layout(texts, ids, {name: "text" for name in names if name not in (texts, ids)})
+
+
+def _check_name(name: str, others: Sequence[str]) -> None:
+    """Checks that a column of an index can be called so.
+
+    Raises:
+        BadTextError: Another one is, or it is called nothing.
+    """
+    if not name:
+        raise BadTextError("a column has no name. Give it one")
+    if name.lower() in (_RESERVED, *map(str.lower, others)):
+        raise BadTextError(f"the column '{name}' needs another name: no other may have it, were it in other case")
 
 
 def _is_number(value: Any, in_table: bool) -> bool:

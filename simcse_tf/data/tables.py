@@ -11,8 +11,8 @@ from simcse_tf.data.rows import BadTextError, Check, Format, Reject, Row, Rows, 
 from simcse_tf.errors import UserError
 
 
-def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Rows:
-    """The cells at `columns` of a .csv or .tsv file with a header; blank lines are skipped.
+def rows(path: Path, columns: Row | None, reject: Reject, check: Check = checked) -> Rows:
+    """The cells at `columns`, by default all, of a .csv or .tsv file with a header; blank lines are skipped.
 
     Quoting is strict: a quotation mark out of place is a bad row, since reading on would join cells and lines in
     silence.
@@ -21,6 +21,7 @@ def rows(path: Path, columns: Row, reject: Reject, check: Check = checked) -> Ro
         UserError: The file cannot be read or decompressed.
     """
     names = header(path)
+    columns = tuple(names) if columns is None else columns
     picks = [names.index(c) for c in columns]
     count = 0
     for count, (record, cells) in enumerate(_records(path)):

@@ -13,7 +13,7 @@ from simcse_tf.errors import UserError
 _BLOCK = 1 << 14
 
 
-def rows(path: Path, columns: Row, reject: Reject, check: Check | None = None) -> Rows:
+def rows(path: Path, columns: Row | None, reject: Reject, check: Check | None = None) -> Rows:
     """One sentence a line, `(sentence,)`, or what a `check` makes of it; blank lines are skipped. There are no columns.
 
     Raises:

@@ -112,8 +112,7 @@ def open_whole_rows(path: Path, columns: Row = ()) -> WholeRows:
     Raises:
         UserError: There is no such file, it is of another kind, or it is not clear which columns.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
+    sources.file_format(path, otherwise="Name a file of texts.")
     source = sources.open_source(str(path), columns=columns)
     names = tables.header(path) if suffix(path) in sources.TABLES else []
     for name in names:

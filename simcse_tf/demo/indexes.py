@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,11 @@ from simcse_tf.demo.models import Model
 from simcse_tf.errors import UserError
 from simcse_tf.serving.client import Client
 from simcse_tf.serving.index import Index
+from simcse_tf.serving.segment import Bits, Kind
 
 _KEPT = 10
+# Rows of a new index that are looked for, one at a time, to say how long that takes.
+_TIMED = 20
 
 
 class Built(NamedTuple):
@@ -29,6 +33,8 @@ class Built(NamedTuple):
     model: str
     file: str
     lines: int
+    # Of a search, without encoding the query.
+    milliseconds: float
     directory: Path
     # Held while its files are packed, so that they are packed once, and not deleted meanwhile.
     packing: threading.Lock
@@ -47,7 +53,13 @@ class Indexes:
         self._lock = threading.Lock()
 
     def build(
-        self, path: Path, column: str | None, model: Model, progress: Callable[[int, int], None]
+        self,
+        path: Path,
+        column: str | None,
+        model: Model,
+        progress: Callable[[int, int], None],
+        kind: Kind = "flat",
+        bits: Bits = 32,
     ) -> tuple[str, Built]:
         """Reads the file through, so that a bad line is found before anything is encoded, then encodes it.
 
@@ -56,6 +68,8 @@ class Indexes:
             column: Of a table.
             model: What encodes.
             progress: Called with lines done and lines in all.
+            kind: Of the index.
+            bits: Of a number of a vector.
 
         Returns:
             The index's name and the index.
@@ -69,8 +83,10 @@ class Indexes:
         name = secrets.token_urlsafe(12)
         directory = self._folder / name
         client = model.borrow()
-        index = client.build_index(records, to=directory / "index", progress=lambda done: progress(done, total))
-        built = Built(client, index, model.key, path.name, total, directory, threading.Lock())
+        index = client.build_index(
+            records, to=directory / "index", kind=kind, bits=bits, progress=lambda done: progress(done, total)
+        )
+        built = Built(client, index, model.key, path.name, total, _timed(index), directory, threading.Lock())
         with self._lock:
             self._built[name] = built
             gone = [self._built.popitem(last=False)[1] for _ in range(len(self._built) - _KEPT)]
@@ -111,3 +127,13 @@ class Indexes:
             if not packed.exists():
                 shutil.make_archive(str(packed.with_suffix("")), "zip", built.directory, "index")
         return [str(vectors), str(packed)]
+
+
+def _timed(index: Index) -> float:
+    """Milliseconds of a search."""
+    vectors, took = next(index.vectors())[:_TIMED], []
+    for row in range(len(vectors)):
+        begun = time.perf_counter()
+        index.search(vectors[row : row + 1], top_k=10, threshold=-1)
+        took.append(time.perf_counter() - begun)
+    return 1000 * float(np.median(took))

@@ -12,8 +12,15 @@ from simcse_tf.demo import given, pictures, text
 from simcse_tf.demo.indexes import Indexes
 from simcse_tf.demo.page import SLOW, Page, api_errors, page_errors
 from simcse_tf.errors import UserError
+from simcse_tf.serving.segment import Bits, Kind
 
 _MOST = 100
+_KINDS: list[tuple[str, Kind]] = [
+    ("all: exact (flat)", "flat"),
+    ("those of the nearest cells (ivf)", "ivf"),
+    ("a graph's neighbours (hnsw)", "hnsw"),
+]
+_BITS: list[tuple[str, Bits]] = [("32", 32), ("8", 8), ("1, answers put in order by 8", 1)]
 
 
 def search(
@@ -46,6 +53,11 @@ def build(page: Page, indexes: Indexes) -> None:
     """Adds the tab and its endpoints."""
     registry = page.registry
     file, column = given.upload("search", f"A file of up to {text.MAX_INDEX:,} lines")
+    with gr.Row():
+        kind = gr.Radio(
+            _KINDS, value="flat", label="a query is compared with", scale=3, min_width=280, elem_id="search-kind"
+        )
+        bits = gr.Radio(_BITS, value=32, label="bits of a number", scale=2, min_width=280, elem_id="search-bits")
     make = gr.Button("Build the index", elem_id="search-build")
     status = page.picture(elem_id="search-status")
     index = gr.Textbox(visible=False, elem_id="search-index")
@@ -58,8 +70,8 @@ def build(page: Page, indexes: Indexes) -> None:
     result = page.picture(elem_id="search-result")
     with gr.Accordion("Take it away", open=False):
         gr.Markdown(
-            "The vectors as a NumPy file, a row per sentence, and the index as `simcse_tf`'s `Client.load_index` "
-            "opens it with the same model."
+            "The vectors as the index has them, a NumPy file with a row per sentence, and the index as `simcse_tf`'s "
+            "`Client.load_index` opens it with the same model."
         )
         prepare = gr.Button("Prepare the files", elem_id="search-prepare")
         files = gr.File(label="downloads", file_count="multiple", interactive=False, elem_id="search-downloads")
@@ -68,6 +80,8 @@ def build(page: Page, indexes: Indexes) -> None:
         file: str | None,
         column: str | None,
         model: str | None,
+        kind: Kind,
+        bits: Bits,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands it over
     ) -> tuple[str, str]:
         """Makes an uploaded file searchable; the second answer is the index's name, for /search."""
@@ -78,12 +92,16 @@ def build(page: Page, indexes: Indexes) -> None:
         def report(done: int, total: int) -> None:
             progress((done, total), desc=f"encoded {done:,} of {total:,} sentences", unit="sentences")
 
-        name, built = indexes.build(Path(file), column or None, registry.model(model), report)
+        name, built = indexes.build(Path(file), column or None, registry.model(model), report, kind, bits)
         took = time.perf_counter() - begun
         where = f"{built.lines:,} sentences of {text.escape(built.file)} with {text.escape(built.model)}"
-        return f"<p>Index of {where}: ready after {took:.1f} s.</p>", name
+        about = built.index.about
+        size = f"{about.kind}, {about.bits} bits a number, {text.size(about.bytes)} with the texts"
+        timed = f"{built.milliseconds:.2g} ms a search"
+        return f"<p>Index of {where}: ready after {took:.1f} s; {size}, {timed}.</p>", name
 
-    make.click(page_errors(index_file), [file, column, page.model], [status, index], api_name="index", **SLOW)
+    inputs = [file, column, page.model, kind, bits]
+    make.click(page_errors(index_file), inputs, [status, index], api_name="index", **SLOW)
 
     def show(query: str, index: str, top_k: int) -> str:
         begun = time.perf_counter()

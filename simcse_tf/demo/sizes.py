@@ -158,7 +158,7 @@ def _picture(
     said = (
         f'<div class="score">{chosen.recall:.0%}</div><p>of the ten nearest sentences are found with '
         f"<b>{chosen.dim}</b> numbers in {chosen.dtype}: {chosen.bytes:,} bytes a sentence instead of {whole:,} "
-        f"(1/{whole / chosen.bytes:.0f}), {_size(chosen.bytes * count)} for these {count:,}, "
+        f"(1/{whole / chosen.bytes:.0f}), {text.size(chosen.bytes * count)} for these {count:,}, "
         f"{chosen.milliseconds:.2g} ms a search.</p>"
     )
     head = "".join(f"<th>{each.dim}</th>" for each in grid[0])
@@ -183,10 +183,6 @@ def _picture(
         f'<div class="heat sizes"><table><thead><tr><td>numbers</td>{head}</tr></thead><tbody>{rows}</tbody></table>'
         "</div>"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.0f} KiB"
 
 
 def _sample() -> str:

@@ -34,6 +34,11 @@ def shorten(text: str, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
+def size(count: int) -> str:
+    """A number of bytes."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.0f} KiB"
+
+
 def sentence(text: object, what: str) -> str:
     """One sentence, whitespace at its ends removed.
 

@@ -109,6 +109,11 @@ class About:
         """Texts that are there."""
         return sum(part.count - part.removed for part in self.segments)
 
+    @property
+    def bytes(self) -> int:
+        """Of the files, without those that say what was removed."""
+        return sum(size for part in (self.trained, *self.segments) for _, size in part.files)
+
     def side(self, prompt_name: PromptName) -> dict[str, PromptName]:
         """What a model's `encode` takes beside the texts on one side of a search."""
         return {"prompt_name": prompt_name} if self.prompts else {}
@@ -193,8 +198,14 @@ def check_free(directory: Path) -> None:
             raise UserError(f"{directory}: holds no index but {', '.join(others[:3])}. Name another directory.")
 
 
-def _check_model(directory: Path, about: About, fingerprint: np.ndarray) -> None:
-    """Checks that a model made an index, by what it makes of the probes.
+def check_model(directory: Path, about: About, fingerprint: np.ndarray) -> None:
+    """Checks that a model made an index.
+
+    Args:
+        directory: Of the index.
+        about: What it is.
+        fingerprint: What the model makes of `probes.PROBES`, as passages if the index has prompts. `(probes, dim)`, of
+            which more than the index has are cut.
 
     Raises:
         UserError: Another one did.
@@ -228,13 +239,14 @@ class Index:
     Args:
         directory: Of the index.
         fingerprint: `(probes, dim)`: what the model that queries come from makes of `probes.PROBES`, as passages if the
-            index has prompts. If its vectors have more numbers than those of the index, they are cut.
+            index has prompts. If its vectors have more numbers than those of the index, they are cut. None: before
+            there is a model, to see whether the index is whole.
 
     Raises:
         UserError: faiss is missing, there is no index, it is damaged, or another model made it.
     """
 
-    def __init__(self, directory: Path, fingerprint: np.ndarray):
+    def __init__(self, directory: Path, fingerprint: np.ndarray | None = None):
         segment.load_faiss()
         self.directory, self._fingerprint = directory, fingerprint
         self._lock = threading.Lock()
@@ -255,6 +267,14 @@ class Index:
     def prompts(self) -> bool:
         """Whether its vectors were made with the model's passage prompt, so that queries need its query prompt."""
         return self.about.prompts
+
+    def check_filter(self, where: str) -> None:
+        """Checks what `search` takes.
+
+        Raises:
+            UserError: It is not an SQL expression over the columns.
+        """
+        self._matching(self._now(), where)
 
     def search(
         self, vectors: np.ndarray, *, top_k: int, threshold: float, where: str | None = None
@@ -334,7 +354,8 @@ class Index:
 
     def _open(self) -> _Snapshot:
         about, before = read_about(self.directory), self._snapshot
-        _check_model(self.directory, about, self._fingerprint)
+        if self._fingerprint is not None:
+            check_model(self.directory, about, self._fingerprint)
         if before is not None and before.about.trained == about.trained:
             trained, known = before.trained, dict(zip(before.about.segments, before.segments, strict=True))
         else:
@@ -503,28 +524,39 @@ class Writer:
             UserError: There is no index, another model made it, or the disk cannot be written.
         """
         about = read_about(self.directory)
-        _check_model(self.directory, about, fingerprint)
+        check_model(self.directory, about, fingerprint)
         if vectors.shape[1] != about.dim:
             raise UserError(f"{self.directory}: vectors of {about.dim} numbers; the new ones have {vectors.shape[1]}.")
-        version, count = about.version + 1, vectors.shape[0]
-        work, made_of = self.work("add"), f"{sha256} {count} added" if sha256 else ""
-        if count == 0 or (made_of and about.made_of == made_of):
-            self._end(work, about)
+        version, count, work = about.version + 1, vectors.shape[0], self.work("add")
+        if self.was_added(sha256, count):
             return about, 0
+        made_of = _added(sha256, count)
         self._begin(work, made_of, about, version)
+        trained, old = self._open(about)
         with _writing(self.directory):
-            trained = _trained(self.directory, about)
             numbered = _numbered(records, about.next_id)
             new = self._write(version, trained, about.layout, numbered, vectors, progress)
-            old, replaced = about.segments, 0
+            left, replaced = about.segments, 0
             if about.layout.id is not None:
-                removed = [self._in_common(about, trained, part, new) for part in old]
-                old, replaced = self._without(about, removed, version)
-            parts = self._merged(replace(about, segments=(*old, *new), version=version), trained)
+                left, replaced = self._without(about, [self._in_common(each, new) for each in old], version)
+            parts = self._merged(replace(about, segments=(*left, *new), version=version), trained)
             about = replace(about, segments=parts, version=version, next_id=about.next_id + count, made_of=made_of)
             self._commit(about)
             self._end(work, about)
         return about, replaced
+
+    def was_added(self, sha256: str, count: int) -> About | None:
+        """What the index is, if these texts were the last that were added: then nothing is left to do.
+
+        Args:
+            sha256: Of the records, as `add` takes it.
+            count: How many there are.
+        """
+        about = read_about(self.directory)
+        if count and (not sha256 or about.made_of != _added(sha256, count)):
+            return None
+        self._end(self.work("add"), about)
+        return about
 
     def remove(self, ids: Sequence[str] = (), where: str | None = None) -> tuple[About, int]:
         """Removes texts.
@@ -542,15 +574,12 @@ class Writer:
         about = read_about(self.directory)
         version = about.version + 1
         removed, missing = [], set(ids)
-        with _reading(self.directory):
-            trained = _trained(self.directory, about)
-            for part in about.segments:
-                each = _segment(self.directory, about, trained, part)
-                found = each.rows_of(list(ids))
-                missing -= found.keys()
-                gone = np.zeros(part.count, bool) if where is None else each.matching(where)
-                gone[list(found.values())] = True
-                removed.append(gone)
+        for each in self._open(about)[1]:
+            found = each.rows_of(list(ids))
+            missing -= found.keys()
+            gone = np.zeros(each.count, bool) if where is None else each.matching(where)
+            gone[list(found.values())] = True
+            removed.append(gone)
         if missing:
             named = ", ".join(f"'{name}'" for name in [name for name in ids if name in missing][:3])
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -562,6 +591,19 @@ class Writer:
                 self._commit(about)
                 self._tidy(about)
         return about, count
+
+    def _open(self, about: About) -> tuple[Trained, list[Segment]]:
+        """The index, which nobody else changes.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        try:
+            with _reading(self.directory):
+                trained = _trained(self.directory, about)
+                return trained, [_segment(self.directory, about, trained, part) for part in about.segments]
+        except FileNotFoundError as e:
+            raise _damaged(self.directory, e) from e
 
     def _write(
         self,
@@ -585,9 +627,9 @@ class Writer:
             parts.append(Part(place.name, end - begin, _files(place)))
         return tuple(parts)
 
-    def _in_common(self, about: About, trained: Trained, part: Part, new: Sequence[Part]) -> np.ndarray:
-        """The rows of a segment whose ids new ones have."""
-        each, gone = _segment(self.directory, about, trained, part), np.zeros(part.count, bool)
+    def _in_common(self, each: Segment, new: Sequence[Part]) -> np.ndarray:
+        """`(count,)` bool: the rows of a segment whose ids new ones have."""
+        gone = np.zeros(each.count, bool)
         for other in new:
             gone[each.rows_in(self.directory / other.name)] = True
         return gone
@@ -773,6 +815,11 @@ def _numbered(records: Iterable[Record], start: int) -> Iterator[Record]:
     """Records, with a number for an id where they have none."""
     for number, record in enumerate(records, start):
         yield record if record.id is not None else record._replace(id=str(number))
+
+
+def _added(sha256: str, count: int) -> str:
+    """What an index was made of last, when these texts were added."""
+    return f"{sha256} {count} added" if sha256 else ""
 
 
 def _skip(records: Iterator[Record], count: int) -> None:

@@ -364,9 +364,12 @@ class Segment:
                 found = connection.execute(f"SELECT _rowid_ FROM rows WHERE (\n{where}\n)")
                 among[np.fromiter((row for (row,) in found), "int64")] = True
             except (sqlite3.Error, sqlite3.Warning, ValueError) as e:
+                kinds = ["text", *self.layout.metadata.values()]
+                names = [name if name.isidentifier() else _quoted(name) for name in self.layout.names]
+                example = "7" if kinds[-1] == "number" else "'this'"
                 raise UserError(
-                    f"`where` {where}: {e}. Expected an SQL expression over {', '.join(self.layout.names)}, such as "
-                    f"{self.layout.names[-1]} = 'this'."
+                    f"`where` {where}: {e}. Expected an SQL expression over {', '.join(names)}, such as "
+                    f"{names[-1]} = {example}."
                 ) from e
         return among if self.alive is None else among & self.alive
 

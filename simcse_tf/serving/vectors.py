@@ -257,7 +257,10 @@ def _writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise UserError(f"{directory}: cannot be written ({e.strerror}). Continue with `resume` when it can.") from e
+        raise UserError(
+            f"{directory}: cannot be written ({e.strerror}). What is there is kept: when there is space, give the same "
+            "command again, with `resume` if it has that."
+        ) from e
 
 
 def _save(directory: Path, about: About) -> About:

@@ -410,6 +410,12 @@ def test_an_index_answers_as_the_client_does_and_can_be_taken_away(registry, cli
     mine.load_index(tmp_path / "taken" / "index")
     assert mine.search(SENTENCES[1], top_k=1)[0][0] == SENTENCES[1]
 
+    name, small = indexes.build(file, None, registry.model(), silent, "hnsw", 1)
+    about = indexes.get(name).index.about
+    assert (about.kind, about.bits) == ("hnsw", 1)
+    assert small.milliseconds > 0
+    assert search(indexes, SENTENCES[2], name, 1)[0]["sentence"] == SENTENCES[2]
+
 
 class Letters:
     """A backend without TensorFlow: vectors by the first letter."""

@@ -450,11 +450,18 @@ class TestRefusals:
         remove(tmp_path / "i", "d3")
         (path,) = (p for p in (tmp_path / "i").rglob("*") if cut in p.name and "trained" not in str(p))
         path.write_bytes(path.read_bytes()[:-30])
-        with pytest.raises(UserError, match=r"i: the index is damaged .*Build it again|index.json:1: not JSON"):
-            Index(tmp_path / "i", FINGERPRINT)
+        uses = [
+            lambda: Index(tmp_path / "i", FINGERPRINT),
+            lambda: add(tmp_path / "i", clustered(1), records(1)),
+            lambda: remove(tmp_path / "i", "d4"),
+        ]
+        for use in uses:
+            with pytest.raises(UserError, match=r"i: the index is damaged .*Build it again|index.json:1: not JSON"):
+                use()
         path.unlink()
-        with pytest.raises(UserError, match=r"i: the index is damaged|no index there"):
-            Index(tmp_path / "i", FINGERPRINT)
+        for use in uses:
+            with pytest.raises(UserError, match=r"i: the index is damaged|no index there"):
+                use()
 
     def test_no_index_there(self, tmp_path):
         with pytest.raises(UserError, match=r"no index there \(no index\.json\)"):

@@ -19,7 +19,7 @@ import time
 import numpy as np
 import pytest
 
-from simcse_tf import serve
+from simcse_tf import loading, serve
 from simcse_tf.errors import UserError
 from simcse_tf.serving import compact
 from simcse_tf.serving.batching import Batcher, QueueFullError
@@ -67,7 +67,8 @@ class Served:
 
     def __init__(self, backend, **limits):
         self.backend = backend
-        app = application(Client(backend), name="tiny", version="1", limits=Limits(**limits))
+        model = backend if isinstance(backend, Client) else Client(backend)
+        app = application(model, name="tiny", version="1", limits=Limits(**limits))
         self.server = serve.server(app)
         # The connection is idle while other tests run, however long.
         self.server.config.timeout_keep_alive = 3600
@@ -244,6 +245,22 @@ class TestOpenAIsInterface:
         expected = vectors_of("ab")[:, :3]
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose([x.embedding for x in answer.data], expected, atol=1e-6)
+
+    def test_a_server_may_give_fewer_dimensions_of_its_own(self, litert):
+        with serving(loading.load_client(litert, dim=4)) as served:
+            answers = [
+                served.ask("/v1/embeddings", {"model": "tiny", "input": ["a dog", "the cat"], **asked})[1]["data"]
+                for asked in ({}, {"dimensions": 2})
+            ]
+            status, answer, _ = served.ask("/v1/embeddings", {"model": "tiny", "input": "a", "dimensions": 5})
+            assert (status, answer["error"]["param"]) == (400, "dimensions")
+            predicted = served.ask(PREDICT, {"inputs": ["a dog", "the cat"]})[1]["outputs"]
+            outputs = served.ask("/v1/models/tiny/metadata")[1]["metadata"]["signature_def"]["signature_def"]
+        whole = loading.load_client(litert).encode(["a dog", "the cat"])
+        for given, dim in zip([predicted, *([x["embedding"] for x in of] for of in answers)], (4, 4, 2), strict=True):
+            np.testing.assert_allclose(given, compact.shortened(whole, dim), atol=1e-5)
+        shape = outputs["serving_default"]["outputs"]["embedding"]["tensor_shape"]["dim"]
+        assert [each["size"] for each in shape] == ["-1", "4"]
 
     def test_tokens_are_not_counted(self, openai):
         assert openai.embeddings.create(model="tiny", input="a").usage.total_tokens == 0
@@ -695,9 +712,9 @@ class Slow:
 
     def encode_batch(self, texts):
         time.sleep("slow" in texts)
-        return numpy.ones((len(texts), 1), "float32")
+        return numpy.full((len(texts), 2), 0.5**0.5, "float32")
 
-loading.load_client = lambda model: Client(Slow())
+loading.load_client = lambda model, dim: Client(Slow(), dim=dim)
 cli.run(serve.main)
 print(*{"tensorflow", "keras"} & set(sys.modules), file=sys.stderr)
 """
@@ -706,7 +723,7 @@ print(*{"tensorflow", "keras"} & set(sys.modules), file=sys.stderr)
 class TestCommand:
     def test_it_says_where_it_is_and_answers_what_is_under_way_when_it_is_stopped(self):
         process = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, "models/tiny/3", "--port", "0"],
+            [sys.executable, "-c", _COMMAND, "models/tiny/3", "--port", "0", "--dim", "1"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -746,6 +763,8 @@ class TestCommand:
             (["minilm", "--host", "no such host", "--port", "0"], "`host` no such host .*cannot listen there"),
             (["minilm", "--host", "192.0.2.1", "--port", "0"], "`host` 192.0.2.1 .*cannot listen there"),
             (["minilm", "--name", "a/b"], "`name` 'a/b': expected letters"),
+            (["minilm", "--dim", "0", "--port", "0"], "`dim` 0: must be at least 1"),
+            (["minilm", "--dim", "385", "--port", "0"], "`dim` 385: the vectors of this encoder have 384 numbers"),
             (["minilm", "--max-texts", "0"], "`max_texts` 0: must be at least 1"),
             (["minilm", "--max-texts", "9", "--max-waiting", "8"], "`max_texts` 9 is more than `max_waiting` 8"),
             (["nothing-there", "--port", "0"], "nothing-there"),
