@@ -37,6 +37,10 @@ class ExportConfig:
     pooling: Pooling | None = None
     # Longest text in tokens; the rest is cut off. Default: what the encoder was saved with.
     max_length: int | None = None
+    # What is put before a query, and before a text that a query should find, exactly as it is given; "" for nothing.
+    # Default: what the encoder was saved with.
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
     # Numbers of a vector to keep, the first ones, scaled to unit length again; for encoders that were trained with
     # --matryoshka. Default: what the encoder was saved with, as a rule all.
     dim: int | None = None
@@ -51,7 +55,8 @@ def main(arguments: list[str]) -> None:
     origin = presets.locate(config.run)
     if config.format == "mediapipe":
         mediapipe.check_origin(origin)
-    encoder_config = origin.encoder_config(pooling=config.pooling, max_length=config.max_length, dim=config.dim)
+    given = ("pooling", "max_length", "query_prompt", "passage_prompt", "dim")
+    encoder_config = origin.encoder_config(**{name: getattr(config, name) for name in given})
     if config.format == "web":
         with cli.phase(cli.console(), "looking for the page's npm packages"):
             web.runtime()

@@ -160,8 +160,9 @@ def main(arguments: list[str]) -> None:
     found = _mine(texts, config, space, output, console)
     if not found.kept:
         raise UserError(
-            f"no row has {config.negatives} negatives left; nearest texts left out: {_reasons(found)}. Raise "
-            "`range_to`, or loosen `relative_margin`, `margin` or `max_score`; with `resume` the vectors are kept."
+            f"no row has enough negatives left (`negatives` {config.negatives}); nearest texts left out: "
+            f"{_reasons(found)}. Raise `range_to`, or loosen `relative_margin`, `margin` or `max_score`; with `resume` "
+            "the vectors are kept."
         )
     # Published last: what is killed before can be had again, and this is what its figures are made from.
     _report(found, texts, config, space, console)

@@ -8,6 +8,7 @@ import pytest
 
 from simcse_tf import cli, export
 from simcse_tf.errors import UserError
+from simcse_tf.formats import presets
 from tests.conftest import TENSORFLOWS_LINES
 
 
@@ -53,7 +54,7 @@ def test_arguments_are_called_what_they_are(capsys):
     shown = capsys.readouterr().out
     assert shown.splitlines()[0].endswith(" RUN")
     assert "None}" not in shown
-    assert "STR" not in shown
+    assert "│ STR" not in shown  # as a positional argument would be
 
 
 def test_the_command_line_says_where_the_export_is_and_nothing_of_tensorflows(tiny_preset, tmp_path, monkeypatch):
@@ -68,6 +69,8 @@ def test_the_command_line_says_where_the_export_is_and_nothing_of_tensorflows(ti
             str(tmp_path / "x"),
             "--format",
             "keras-hub",
+            "--query-prompt",
+            "query: ",
         ],
         capture_output=True,
         text=True,
@@ -76,6 +79,9 @@ def test_the_command_line_says_where_the_export_is_and_nothing_of_tensorflows(ti
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'x'}\n"
     assert not re.search(TENSORFLOWS_LINES, done.stderr), done.stderr
+    exported = presets.locate(str(tmp_path / "x")).config
+    assert exported is not None
+    assert exported.prompts == {"query": "query: ", "passage": ""}
 
 
 def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):

@@ -304,7 +304,7 @@ def test_the_figures_are_there_before_the_output_takes_its_name(run, monkeypatch
 
 
 def test_no_negatives_at_all_is_an_error_that_keeps_the_vectors(run):
-    with pytest.raises(UserError, match="no row has 1 negatives left.*score above --max-score"):
+    with pytest.raises(UserError, match="`negatives` 1.*score above --max-score"):
         run("--max-score", -1)
     again = Stub()
     assert run("--resume", model=again)

@@ -29,6 +29,7 @@ SEVERAL = (
     ("sent0", "sent1", "hard_neg"),
     ("anchor", "positive", "negative"),
     ("query", "document", "negative"),
+    ("query", "positive", "negative"),
     ("question", "answer", "negative"),
     ("sentence1", "sentence2"),
     ("text1", "text2"),

@@ -45,12 +45,20 @@ def header(path: Path) -> list[str]:
     """The column names of a table.
 
     Raises:
-        UserError: It has no header, or one that is not text.
+        UserError: It has no header, one that is not text, or one with another separator.
     """
     for record, cells in _records(path):
         if record.problem:
             raise UserError(f"{path}:{record.first}: expected a header with the column names: {record.problem}.")
-        return [c.strip() for c in cells]
+        names = [c.strip() for c in cells]
+        # Spreadsheets of many countries write semicolons. Read on, every row would be one text.
+        if len(names) == 1 and any(mark in names[0] for mark in ";,\t"):
+            separators = "commas" if _delimiter(path) == "," else "tabs"
+            raise UserError(
+                f"{path}:{record.first}: expected columns separated by {separators}, found one column, '{names[0]}'. "
+                "Save the table so, or rename the column if it is one."
+            )
+        return names
     raise UserError(f"{path}: only blank lines. Expected a header with the column names.")
 
 

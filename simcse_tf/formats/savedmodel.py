@@ -60,7 +60,8 @@ def export(encoder: Encoder, to: Path, *, source: str = "", target: served_ops.T
         with whole_directory(version) as directory:
             _write(encoder, directory)
             served_ops.check(directory, target)
-            server_files.write_warmup(directory, to.name, plain_texts())
+            signatures = [compact.signature_of(*of) for of in _embedding_signatures(encoder)]
+            server_files.write_warmup(directory, to.name, signatures, plain_texts())
             write_json(directory / EXTRA / ENCODER_FILE, encoder.about() | card.provenance(source))
             added = "The signatures `query` and `passage` do that; `serving_default` and `similarity` add nothing."
             card.write(encoder, directory, name=to.name, source=source, prompts_added_by=added)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from simcse_tf.serving import messages
@@ -38,7 +40,7 @@ model_config_list {{
 """
 
 
-def write_warmup(version: Path, name: str, texts: list[str]) -> None:
+def write_warmup(version: Path, name: str, signatures: Sequence[str], texts: list[str]) -> None:
     """Writes requests that a server runs before it serves a version, so that the first user does not wait.
 
     The records are built from the tables in `messages`, so that an export needs no package beyond TensorFlow.
@@ -46,6 +48,7 @@ def write_warmup(version: Path, name: str, texts: list[str]) -> None:
     Args:
         version: The version's directory.
         name: The model's name.
+        signatures: Those that give embeddings; each has a first call of its own.
         texts: At least one; they are repeated to fill the batches.
     """
     import tensorflow as tf
@@ -53,10 +56,10 @@ def write_warmup(version: Path, name: str, texts: list[str]) -> None:
     path = version / WARMUP
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for size in BATCH_SIZES:
+        for signature, size in itertools.product(signatures, BATCH_SIZES):
             batch = [texts[i % len(texts)] for i in range(size)]
             record = messages.PredictionLog()
-            record.predict_log.request.CopyFrom(messages.predict_request(name, batch))
+            record.predict_log.request.CopyFrom(messages.predict_request(name, batch, signature=signature))
             writer.write(record.SerializeToString())
 
 

@@ -57,7 +57,8 @@ def conclusion(
     general = next((named[name] for name in GENERAL if name in named and named[name] not in (main, judge)), None)
     if general is not None:
         notes.append(f"In general: {_said(general)}.")
-    return {"verdict": found, "rests_on": rests_on, "title": title, "text": f"{_said(main)}.", "notes": notes}
+    text = f"{_said(main)}.{_first(main)}"
+    return {"verdict": found, "rests_on": rests_on, "title": title, "text": text, "notes": notes}
 
 
 def verdict(change: dict[str, Any]) -> str:
@@ -80,6 +81,14 @@ def _said(change: dict[str, Any]) -> str:
     amount = signed(by, shown) if verb == "changed" else f"{abs(by):.{shown}f}"
     noise = ", within the noise" if verb == "changed" else ""
     return f"{figure} {verb} by {amount} points to {after:.{shown}f} ({interval}){noise}"
+
+
+def _first(change: dict[str, Any]) -> str:
+    """Of retrieval: how often the first answer was right, which needs no explanation."""
+    if "first_right" not in change:
+        return ""
+    before, after = change["first_right"]
+    return f" The first answer was right for {after:.1f} % of the queries; before training, for {before:.1f} %."
 
 
 def signed(value: float, digits: int) -> str:

@@ -20,6 +20,9 @@ from matplotlib.figure import Figure
 _NAMES = ("ink", "grid", "before", "after", "third", "better", "worse")
 _COLOUR = {name: f"#0102{i:02x}" for i, name in enumerate(_NAMES, 16)}
 
+# Of a headline, which an axis shows at least.
+_FEWEST_POINTS = 2.0
+
 _STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "font.size": 9,
@@ -102,6 +105,7 @@ def over_steps(
         if kept is not None:
             axes.plot(best_step, kept, "D", markersize=6, color=_COLOUR["ink"], label="kept: its mix")
         axes.set(xlabel="step", ylabel=f"{name}, {label.removesuffix(' x 100')}")
+        _widen(axes.yaxis)
         axes.legend()
 
     return _svg(f"{label} on {name} over steps", draw)
@@ -129,6 +133,8 @@ def trade(
             axes.annotate(f"{at:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
         axes.margins(0.15)
         axes.set(xlabel=axes_of[0], ylabel=axes_of[1])
+        _widen(axes.xaxis)
+        _widen(axes.yaxis)
         axes.legend()
 
     return _svg(f"{axes_of[1]} against {axes_of[0]}", draw)
@@ -199,6 +205,14 @@ def plane(path: Sequence[tuple[float, float, float]], before: tuple[float, float
         axes.legend()
 
     return _svg("Alignment and uniformity over the course of training", draw)
+
+
+def _widen(axis: Any) -> None:
+    """Shows at least two points: another seed moves a headline by one, and less must not look like a climb."""
+    low, high = axis.get_view_interval()
+    if high - low < _FEWEST_POINTS:
+        middle = (low + high) / 2
+        axis.axes.set(**{f"{axis.axis_name}lim": (middle - _FEWEST_POINTS / 2, middle + _FEWEST_POINTS / 2)})
 
 
 def _few(path: Sequence[tuple[float, float, float]], most: int = 6) -> list[tuple[float, float, float]]:

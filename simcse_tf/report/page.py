@@ -80,9 +80,9 @@ def page(numbers: dict[str, Any], motion: Motion | None = None) -> str:
 
 def _conclusion(numbers: dict[str, Any]) -> str:
     config, found = numbers["config"], numbers["conclusion"]
-    trained = f"on <b>{escape(str(config['data']))}</b>, {config['batch_size']} rows each"
+    trained = f"on <b>{escape(str(config['data']))}</b> with {config['batch_size']} rows a step"
     mixed = f", mixed with {numbers['keep']:g} of the starting weights" if numbers["keep"] else ""
-    after = f"is the encoder of step {numbers['best_step']} of {numbers['steps']} {trained}{mixed}"
+    after = f"is the encoder after step {numbers['best_step']} of {numbers['steps']}, trained {trained}{mixed}"
     if found["verdict"] == "unchanged":
         after = f"{numbers['steps']} steps {trained}, it is still that"
     return (
@@ -281,10 +281,10 @@ def _space(numbers: dict[str, Any]) -> str:
     panels, notes = [], []
     if "cosines" in numbers:
         found = numbers["cosines"]
-        apart = " → ".join(f"{100 * found[when]['told_apart']:.0f} %" for when in ("before", "after"))
+        before, after = (f"<b>{100 * found[when]['told_apart']:.0f} %</b>" for when in ("before", "after"))
         notes.append(
             f"Pairs of {escape(found['set'])} that belong together should be closer than random pairs of its texts. "
-            f"Closer than 99 % of these are <b>{apart}</b> of them."
+            f"Before training {before} of them were closer than 99 % of the random ones; after it {after} are."
         )
         edges = found["bin_edges"]
         panels += [

@@ -219,10 +219,14 @@ def _numbers(
 
 
 def _change(judged: _Judged) -> dict[str, Any]:
-    """The headline of a set before and after, and the interval of its change."""
+    """The headline of a set before and after, and the interval of its change; of retrieval, how many first answers."""
     each = judged.set
     before, after = (figures[each.headline] for figures in judged.figures)
     interval = bootstrap.interval(each, *judged.answers)
+    first = {}
+    if isinstance(each, Retrieval):
+        ranks = ([each.rank(i, answers) for i in range(len(answers))] for answers in judged.answers)
+        first["first_right"] = [100 * of_each.count(1) / len(of_each) for of_each in ranks]
     return {
         "name": each.name,
         "kind": each.kind,
@@ -234,6 +238,7 @@ def _change(judged: _Judged) -> dict[str, Any]:
         "before": before,
         "after": after,
         "interval": None if interval is None else list(interval),
+        **first,
     }
 
 

@@ -244,7 +244,10 @@ def _train(
 
 def _about_held_out(held: HeldOut, run: RunDirectory, what: str) -> str:
     if held.problem:
-        return f"nothing was held out for evaluation: {held.problem}"
+        return (
+            f"nothing was held out for evaluation: {held.problem}. Where general pairs are no judge of your data, name "
+            "a set of your own with --dev, or keep the last encoder with --select-by last"
+        )
     split = f": {len(held.rows):,} judge the encoder, {len(held.test):,} are for the report" if held.test else ""
     return (
         f"{len(held.rows) + len(held.test):,} of {held.total:,} rows are held out of training{split}. No {what} of "

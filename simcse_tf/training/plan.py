@@ -195,9 +195,9 @@ def check_sizes(config: TrainConfig, dim: int) -> None:
 def _check_can_hold_out(config: TrainConfig, source: sources.Source) -> None:
     reason = None
     if source.target:
-        reason = f"has {source.target}s, and what it says is no answer to be found"
+        reason = f"has {source.target}s: its rows are not questions with an answer to be found"
     elif source.views == 1:
-        reason = "has single sentences, of which none has an answer to be found"
+        reason = "has single sentences, not questions with an answer to be found"
     elif source.needs_tensorflow:
         reason = "cannot be split: only TensorFlow Datasets can read it"
     if reason:

@@ -602,8 +602,9 @@ class SimCSE(replicas.Model):
         rows = tf.shape(vectors)[0]
         losses = self.objective(local, gathered, replicas.row_offset(rows))
         loss = tf.reduce_sum(losses) / tf.cast(rows * replicas.count(), tf.float32)
-        # A single view has no negatives.
-        found = count_false_negatives(local, gathered) if views > 1 else tf.constant(0.0)
+        # A single view has no negatives, and neither have graded pairs.
+        graded = getattr(self.objective, "target", None) == "score"
+        found = tf.constant(0.0) if views == 1 or graded else count_false_negatives(local, gathered)
         return {"loss": loss, "false_negatives": found} | logs
 
 

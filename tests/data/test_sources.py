@@ -143,6 +143,7 @@ def test_a_format_is_one_line_in_the_table(write, monkeypatch):
         ("negative_10,negative_2,anchor,positive,negative,score", (), "23410"),
         ("sent0,sent1,hard_neg_1,hard_neg_2,id", (), "0123"),
         ("document,query,n1,n2", (), "10"),
+        ("query,positive,negative", (), "012"),
         ("a,b,c,d,e", ("e", "d", "c", "b", "a"), "43210"),
     ],
 )
@@ -271,6 +272,20 @@ def test_a_quotation_mark_that_is_never_closed_is_found_where_it_opens(write):
 def test_a_utf_16_file_is_no_utf_8(write):
     assert complaint(write("a.txt", "Text.\n".encode("utf-16"))).startswith("a.txt:1: byte 0xff")
     assert complaint(write("a.csv", "a,b\n".encode("utf-16"))).startswith("a.csv:1: expected a header")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "question;answer\nWho?;Me.\n", "separated by commas, found one column, 'question;answer'"),
+        ("a.csv", "question\tanswer\nWho?\tMe.\n", "separated by commas"),
+        ("a.tsv", "question,answer\nWho?,Me.\n", "separated by tabs, found one column, 'question,answer'"),
+    ],
+)
+def test_a_table_with_another_separator_is_not_read_as_single_texts(write, name, content, expected):
+    message = complaint(write(name, content))
+    assert message.startswith(f"{name}:1: expected columns")
+    assert expected in message
 
 
 def test_the_shown_start_of_a_row_cannot_control_the_terminal(write):

@@ -82,6 +82,9 @@ def test_a_part_of_the_pairs_that_chose_nothing_is_what_the_conclusion_rests_on(
     rows = [json.loads(line) for line in (runs / "sup <b>" / "held_out_test.jsonl").read_text("utf-8").splitlines()]
     (test,) = (each for each in report["changes"] if each["name"] == "held-out-test")
     assert test["size"] == f"{len(rows)} queries, {len(rows)} documents"
+    # Each query has one document.
+    of_each = (report[when]["on"]["held-out-test"]["figures"]["recall@1"] for when in ("before", "after"))
+    assert test["first_right"] == pytest.approx(list(of_each))
     examples = {each["name"]: each for each in report["examples"]}["held-out-test"]
     assert examples["items"] == len(rows)
     shown = [*examples["won"], *examples["lost"]]
@@ -256,6 +259,11 @@ class TestConclusion:
         assert "nDCG@10 on test rose by 3.00 points to 53.00 (95 % interval +1.00 to +5.00)" in found["text"]
         assert "docs rose by 6.00 points" in found["notes"][1]
         assert "optimistic" in found["notes"][0]
+
+    def test_of_retrieval_it_says_how_many_first_answers_are_right(self):
+        test = change("test", 1.0, 5.0) | {"first_right": [59.43, 72.86]}
+        found = conclusion([self.JUDGE, test], "test", unchanged=False)
+        assert "The first answer was right for 72.9 % of the queries; before training, for 59.4 %." in found["text"]
 
     def test_a_gain_inside_the_noise_is_called_that(self):
         found = conclusion([self.JUDGE, change("test", -1.0, 5.0)], "test", unchanged=False)
