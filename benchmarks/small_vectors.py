@@ -114,8 +114,8 @@ def measure(
     cells = {}
     for dim in sizes:
         for bits, dtype in _DTYPES.items():
-            as_kept = (compact.floats(compact.quantized(compact.shortened(x, dim), dtype), dim) for x in compared)
-            score = sts.score(*as_kept, pairs).all.spearman
+            a, b = (compact.floats(compact.quantized(compact.shortened(x, dim), dtype), dim) for x in compared)
+            score = sts.score(a, b, pairs).all.spearman
             found = search(compact.shortened(searched, dim), bits, queries, exact)
             cells[f"{dim}:{bits}"] = {"STSB-dev": round(score, 4), **found}
     return {"vectors": count, "cells": cells}
