@@ -57,8 +57,8 @@ def _load(directory: Path) -> Any:
     _register_tokenizers()
     try:
         return tf.saved_model.load(str(directory))
-    except FileNotFoundError as e:
-        # How TensorFlow says that the model has an operation which it does not know, as those of others may.
+    except RuntimeError as e:
+        # The model has an operation of another tokenizer, as those of others may.
         if "Op type not registered" not in str(e):
             raise
     import tensorflow_text  # noqa: F401
