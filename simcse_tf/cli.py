@@ -22,6 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from simcse_tf.errors import UserError, did_you_mean
 from simcse_tf.files import write_whole
+from simcse_tf.quiet import hidden
 
 T = TypeVar("T")
 
@@ -156,22 +157,14 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(141)
 
 
-@contextlib.contextmanager
-def lean_imports() -> Iterator[None]:
+def lean_imports() -> contextlib.AbstractContextManager[None]:
     """While a command imports TensorFlow: Keras does without what it would import too, wherever that is installed.
 
-    With scikit-learn, pandas and matplotlib Keras offers wrappers, adapters and plots that no command uses, for 145 MiB
-    and up to half of the time of the import. They can be imported as ever afterwards.
+    With these Keras, and the one of old that is a part of TensorFlow, offer wrappers, adapters and plots that no
+    command uses, for 145 MiB and up to half of the time of the import. They can be imported as ever
+    afterwards.
     """
-    hidden = [name for name in ("matplotlib", "pandas", "sklearn") if name not in sys.modules]
-    modules: dict[str, Any] = sys.modules
-    # None turns an import into an ImportError, for which Keras is prepared.
-    modules.update(dict.fromkeys(hidden))
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del modules[name]
+    return hidden("matplotlib", "pandas", "PIL", "scipy", "sklearn")
 
 
 def console() -> Console:

@@ -32,7 +32,7 @@ for line in sys.stdin.buffer:
 """
 
 
-def import_tensorflow(*, onednn: bool = True) -> None:
+def import_tensorflow(*, onednn: bool = True, keras: bool = True) -> None:
     """Imports TensorFlow. Whatever needs it goes through here first.
 
     `TF_CPP_MIN_LOG_LEVEL` is 2 (errors) unless it is set already; with 0 (everything) nothing is left out.
@@ -41,10 +41,27 @@ def import_tensorflow(*, onednn: bool = True) -> None:
         onednn: Use oneDNN on every x86 processor, unless `TF_ENABLE_ONEDNN_OPTS` says otherwise. TensorFlow leaves it
             out where there is no AVX-512, and is faster so with a single text; but a training step takes two thirds of
             the time with it there too (benchmarks/LOG.md). Without effect where TensorFlow is imported already.
+        keras: Let TensorFlow import Keras, to register optimizers that models on disk may hold. Those of this package
+            hold none, and Keras is a tenth of the time of the import. It can be imported as ever afterwards.
     """
     if onednn and platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    _import_quietly()
+    with contextlib.nullcontext() if keras or "tensorflow" in sys.modules else hidden("keras.src.optimizers"):
+        _import_quietly()
+
+
+@contextlib.contextmanager
+def hidden(*names: str) -> Iterator[None]:
+    """Meanwhile these modules cannot be imported, unless they are already; afterwards as ever."""
+    added = [name for name in names if name not in sys.modules]
+    modules: dict[str, Any] = sys.modules
+    # None turns an import into an ImportError, for which those that do without are prepared.
+    modules.update(dict.fromkeys(added))
+    try:
+        yield
+    finally:
+        for name in added:
+            del modules[name]
 
 
 @functools.cache

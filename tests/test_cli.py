@@ -28,7 +28,7 @@ from simcse_tf import cli
 with cli.lean_imports():
     import tensorflow
 assert "keras" in sys.modules
-assert not {"matplotlib", "pandas", "sklearn"} & set(sys.modules), "imported after all"
+assert not {"matplotlib", "pandas", "PIL", "scipy", "sklearn"} & set(sys.modules), "imported after all"
 import sklearn.linear_model
 """
         subprocess.run([sys.executable, "-c", code], check=True)

@@ -228,8 +228,8 @@ class Graded(DevelopmentSet):
 
     def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         # By how many ranks a pair comes nearer to where its grade is.
-        gold = _ranks(self.pairs.gold)
-        return np.abs(_ranks(before) - gold) - np.abs(_ranks(after) - gold)
+        gold = sts.ranks(self.pairs.gold)
+        return np.abs(sts.ranks(before) - gold) - np.abs(sts.ranks(after) - gold)
 
     def close_pairs(self) -> list[tuple[str, str]]:
         gold = self.pairs.gold
@@ -286,7 +286,7 @@ class Labelled(DevelopmentSet):
 
     def gains(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         # By how many ranks a pair comes nearer to the end where its label is.
-        return (_ranks(after) - _ranks(before)) * np.where(self.same, 1, -1)
+        return (sts.ranks(after) - sts.ranks(before)) * np.where(self.same, 1, -1)
 
     def close_pairs(self) -> list[tuple[str, str]]:
         return [(a, b) for a, b, same in zip(self.a, self.b, self.same, strict=True) if same]
@@ -375,12 +375,6 @@ def _vectors(texts: list[str], task: str) -> Generator[Asked, Any, np.ndarray]:
     row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     vectors = check((yield list(row), None), list(row), task)
     return vectors[[row[text] for text in texts]]
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    return rankdata(values)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

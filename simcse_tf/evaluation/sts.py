@@ -261,9 +261,16 @@ def spearman_of_samples(cosines: np.ndarray, gold: np.ndarray, samples: np.ndarr
         return 100 * np.sum(a * b, axis=1) / np.sqrt(np.sum(a * a, axis=1) * np.sum(b * b, axis=1))
 
 
-def _correlate(cosines: np.ndarray, gold: np.ndarray, where: str) -> Correlation:
-    from scipy.stats import spearmanr
+def ranks(values: np.ndarray) -> np.ndarray:
+    """The places of numbers in their order, from 1 on; equal ones share the mean of theirs: `(n,)` to `(n,)`.
 
+    As scipy.stats.rankdata, which a training run does without: importing it would delay the first step.
+    """
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def _correlate(cosines: np.ndarray, gold: np.ndarray, where: str) -> Correlation:
     if np.ptp(gold) == 0:
         raise UserError(
             f"{where}: the gold scores of all {len(gold)} pairs are {gold[0]:g}: no correlation is defined."
@@ -274,5 +281,6 @@ def _correlate(cosines: np.ndarray, gold: np.ndarray, where: str) -> Correlation
             f"{where}: every pair has the same similarity ({cosines[0]:.6f}): no correlation is defined. "
             "The encoder gives every sentence the same direction; has training collapsed?"
         )
-    spearman: Any = spearmanr(cosines, gold)
-    return Correlation(100 * float(spearman.statistic), 100 * float(np.corrcoef(cosines, gold)[0, 1]))
+    # Laid out as scipy.stats.spearmanr does: the same to the last bit.
+    spearman = np.corrcoef(np.column_stack([ranks(cosines), ranks(gold)]), rowvar=False)[0, 1]
+    return Correlation(100 * float(spearman), 100 * float(np.corrcoef(cosines, gold)[0, 1]))

@@ -17,7 +17,7 @@ sys.path[:] = [path for path in sys.path if path != _HERE]
 
 # As `cli.lean_imports` does, which cannot be imported here: a third of the time of the import.
 modules: dict[str, Any] = sys.modules
-modules.update(dict.fromkeys(("matplotlib", "pandas", "sklearn")))
+modules.update(dict.fromkeys(("matplotlib", "pandas", "PIL", "scipy", "sklearn")))
 
 import tensorflow as tf  # noqa: E402
 import tensorflow_text  # noqa: E402, F401  (registers the tokenizer's operations)

@@ -487,5 +487,5 @@ def _connect(model: str, timeout: float, retry_for: float) -> Backend:
     from simcse_tf import quiet
     from simcse_tf.serving.disk import DiskBackend
 
-    quiet.import_tensorflow(onednn=False)
+    quiet.import_tensorflow(onednn=False, keras=False)
     return DiskBackend(Path(model))

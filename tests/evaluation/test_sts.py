@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from simcse_tf.errors import UserError
 from simcse_tf.evaluation import sts
@@ -163,6 +164,13 @@ def test_gold_scores_that_are_all_the_same_are_an_error_that_names_the_subset():
     pairs = make_pairs(["a", "b", "c", "d"], ["a", "e", "f", "d"], [1, 2, 3, 3], one=slice(0, 2), two=slice(2, 4))
     with pytest.raises(UserError, match="toy two: the gold scores of all 2 pairs are 3"):
         sts.evaluate(encode, pairs)
+
+
+def test_spearman_with_ties_is_scipys_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    cosines, gold = rng.normal(size=500).round(1).astype("float32"), rng.integers(0, 6, 500).astype("float64")
+    np.testing.assert_array_equal(sts.ranks(cosines), stats.rankdata(cosines))
+    assert sts._correlate(cosines, gold, "toy").spearman == 100 * stats.spearmanr(cosines, gold).statistic
 
 
 def test_importing_the_evaluation_brings_in_neither_tensorflow_nor_scipy_nor_sklearn():

@@ -320,14 +320,25 @@ class TestImports:
         )
         run(code, server.rest, server.grpc)
 
-    def test_a_model_on_disk_needs_neither_the_trainer_nor_keras_hub(self, exported):
-        """TensorFlow imports keras by itself; nothing of this package does."""
+    def test_a_model_on_disk_needs_neither_the_trainer_nor_keras(self, exported):
         code = (
             "import sys; from simcse_tf.serving.client import Client\n"
             "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
             "assert Client(sys.argv[1]).encode(['a dog']).shape == (1, 16)\n"
-            "assert 'keras_hub' not in sys.modules\n"
+            "assert not {'keras', 'keras_hub', 'tensorflow_text'} & set(sys.modules)\n"
             "print(*sorted(m for m in sys.modules if m.startswith('simcse_tf.')))"
         )
         folders = {name.split(".")[1] for name in run(code, str(exported)).split()}
         assert folders <= {"checks", "data", "errors", "files", "quiet", "serving"}
+
+    def test_afterwards_keras_and_tensorflow_text_are_imported_as_ever(self, exported):
+        """And a model whose operations are in none of the libraries that are loaded gets all of tensorflow_text."""
+        code = (
+            "import sys; from simcse_tf.serving import client, disk\n"
+            "disk._LIBRARIES = disk._LIBRARIES[1:]\n"
+            "assert client.Client(sys.argv[1]).encode(['a dog']).shape == (1, 16)\n"
+            "assert 'tensorflow_text' in sys.modules\n"
+            "disk._register_tokenizers()\n"
+            "from tensorflow.keras.layers import Dense; import keras; assert Dense is keras.layers.Dense\n"
+        )
+        run(code, str(exported))
