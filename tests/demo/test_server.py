@@ -108,7 +108,7 @@ def test_a_path_on_the_server_is_no_upload(tmp_path):
     demo = Demo("--models", str(tmp_path))
     try:
         for file in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path}, path):
-            event = post(demo, "call/index", {"data": [file, None, None]})["event_id"]
+            event = post(demo, "call/index", {"data": [file, None, None, "flat", 32]})["event_id"]
             with urllib.request.urlopen(f"{demo.address}gradio_api/call/index/{event}") as answer:
                 said = answer.read().decode()
             assert "event: error" in said
