@@ -241,6 +241,9 @@ class Segment:
         if isinstance(self._codes, self._faiss.IndexBinaryFlat):
             # Counting distances, of which there are few: faster than a heap for many candidates.
             self._codes.use_heap = False
+        if isinstance(self._codes, self._faiss.IndexIVF):
+            # Several queries on several cores; by default that needs a call that chooses the cells itself.
+            self._codes.parallel_mode = 3
         if self._codes.ntotal != count:
             raise ValueError(f"{directory.name}: {self._codes.ntotal} vectors, expected {count}")
         if trained.bits == 1:
